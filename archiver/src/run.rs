@@ -1,0 +1,314 @@
+//! The archiver's schedule: by timer and by signal, one job at a time.
+//!
+//! A backup is due when the newest one is an hour old, retention when a day in
+//! UTC has begun that it has not been applied for. Both follow the clock that
+//! is passed in, and neither remembers anything that is not on disk or in the
+//! log: so a restart goes on with what is due.
+
+use std::{convert::Infallible, path::PathBuf};
+
+use nexus_events::{
+    audit_event::{self, BackupTaken},
+    clock::{SharedClock, UnixMillis},
+    envelope::Stamp,
+    log::{Expected, Log},
+};
+use nexus_projector::ReadModel;
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backup::{BackupError, Backups},
+    manifest::Manifest,
+    retention::{self, SOURCE},
+    status::ArchiverStatus,
+};
+
+/// Time between two backups.
+const BACKUP_EVERY: Duration = Duration::from_hours(1);
+
+/// How often the archiver looks at the clock: each second, which costs nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Pause before a job that failed is tried again: 1 min.
+const RETRY_DELAY: Duration = Duration::from_mins(1);
+
+/// Audit events that wait for the broker: 100 backups are four days of them.
+const UNTOLD_MAX: usize = 100;
+
+/// How the archiver is set up.
+#[derive(Clone, Debug)]
+pub struct ArchiverSettings {
+    /// The folder of the read model.
+    pub read_model_dir: PathBuf,
+    /// The folder of the backups.
+    pub backup_dir: PathBuf,
+    /// How long exchanges, chunks, audit events and daily backups are kept.
+    pub retention: Duration,
+}
+
+/// Why the archiver did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiverError {
+    /// The folder of the backups cannot be made or read.
+    #[error("the backup directory {dir} cannot be used")]
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Takes backups and applies retention until it is told to stop.
+///
+/// # Errors
+/// [`ArchiverError`]: it could not begin. What comes later is told through `status`.
+pub async fn run(
+    settings: ArchiverSettings,
+    log: Log,
+    clock: SharedClock,
+    shutdown: CancellationToken,
+    status: ArchiverStatus,
+) -> Result<(), ArchiverError> {
+    let backups = Backups::new(&settings.backup_dir);
+    let folder = |source| ArchiverError::Folder {
+        dir: settings.backup_dir.clone(),
+        source,
+    };
+    std::fs::create_dir_all(&settings.backup_dir).map_err(folder)?;
+    let last = backups.list().map_err(folder)?.into_iter().next();
+    status.update(|report| report.last_backup = last);
+    let mut archiver = Archiver {
+        read_model: ReadModel::open(&settings.read_model_dir),
+        backups,
+        retention: settings.retention,
+        log,
+        clock,
+        status,
+        untold: Vec::new(),
+        backup_pause: None,
+        retention_pause: None,
+    };
+    match shutdown.run_until_cancelled(archiver.work()).await {
+        None => Ok(()),
+        Some(never) => match never {},
+    }
+}
+
+/// Takes one backup now and records it in the log.
+///
+/// # Errors
+/// [`BackupError`]. A backup that could be taken but not recorded is no error; it is logged.
+pub async fn backup_now(
+    settings: &ArchiverSettings,
+    log: &Log,
+    clock: &SharedClock,
+) -> Result<Manifest, BackupError> {
+    let backups = Backups::new(&settings.backup_dir);
+    let read_model = ReadModel::open(&settings.read_model_dir);
+    let taken = backups.take(&read_model, clock.now()).await;
+    if let Some(event) = audit(&taken)
+        && let Err(error) = publish(log, clock, &event).await
+    {
+        tracing::warn!(error, "the backup is not recorded in the audit trail");
+    }
+    taken
+}
+
+struct Archiver {
+    read_model: ReadModel,
+    backups: Backups,
+    retention: Duration,
+    log: Log,
+    clock: SharedClock,
+    status: ArchiverStatus,
+    /// Audit events that the broker has not taken yet.
+    untold: Vec<BackupTaken>,
+    /// A job that failed waits until then.
+    backup_pause: Option<Instant>,
+    retention_pause: Option<Instant>,
+}
+
+impl Archiver {
+    async fn work(&mut self) -> Infallible {
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let status = self.status.clone();
+        loop {
+            tokio::select! {
+                _ = look.tick() => {
+                    if self.is_backup_due() {
+                        self.back_up().await;
+                    }
+                    if self.is_retention_due() {
+                        self.apply_retention().await;
+                    }
+                    self.tell().await;
+                }
+                () = status.backup_requested() => self.back_up().await,
+            }
+        }
+    }
+
+    fn is_backup_due(&self) -> bool {
+        let last = self.status.current().last_backup;
+        let due = last.map_or(i64::MIN, |backup| {
+            UnixMillis::from_millis(backup.created_ms)
+                .plus(BACKUP_EVERY)
+                .as_millis()
+        });
+        has_passed(self.backup_pause) && self.clock.now().as_millis() >= due
+    }
+
+    fn is_retention_due(&self) -> bool {
+        let cutoff = retention::cutoff(self.clock.now(), self.retention).as_millis();
+        has_passed(self.retention_pause) && cutoff > self.status.current().retention_cutoff_ms
+    }
+
+    async fn back_up(&mut self) {
+        let taken = self.backups.take(&self.read_model, self.clock.now()).await;
+        self.note(audit(&taken));
+        match taken {
+            Ok(backup) => {
+                tracing::info!(
+                    name = backup.name,
+                    bytes = backup.bytes,
+                    "a backup was taken"
+                );
+                self.backup_pause = None;
+                self.status.update(|report| {
+                    report.last_backup = Some(backup);
+                    report.backup_failure = None;
+                });
+                let oldest = self.clock.now().minus(self.retention);
+                if let Err(error) = self.backups.prune(oldest) {
+                    tracing::warn!(%error, "old backups could not be removed");
+                }
+            }
+            Err(error) => {
+                let failure = explain(&error);
+                if error.is_unavailable() {
+                    tracing::debug!(failure, "no backup yet");
+                } else {
+                    tracing::error!(failure, "no backup could be taken");
+                }
+                self.backup_pause = Some(Instant::now() + pause_after(error.is_unavailable()));
+                self.status
+                    .update(|report| report.backup_failure = Some(failure));
+            }
+        }
+    }
+
+    async fn apply_retention(&mut self) {
+        let applied =
+            retention::apply(&self.log, &self.read_model, &self.clock, self.retention).await;
+        match applied {
+            Ok(outcome) => {
+                tracing::info!(?outcome, "retention is up to date");
+                self.retention_pause = None;
+                self.status.update(|report| {
+                    report.retention_cutoff_ms = outcome.cutoff_ms;
+                    report.retention_failure = None;
+                });
+            }
+            Err(error) => {
+                let failure = explain(&error);
+                // A hub that starts for the first time has none yet: nobody needs a warning.
+                if error.is_unavailable() {
+                    tracing::debug!(failure, "retention waits for the read model");
+                } else {
+                    tracing::warn!(
+                        failure,
+                        "retention could not be applied; nothing is lost by trying again"
+                    );
+                }
+                self.retention_pause = Some(Instant::now() + pause_after(error.is_unavailable()));
+                self.status
+                    .update(|report| report.retention_failure = Some(failure));
+            }
+        }
+    }
+
+    fn note(&mut self, event: Option<BackupTaken>) {
+        if self.untold.len() >= UNTOLD_MAX {
+            let oldest = self.untold.remove(0);
+            tracing::error!(
+                name = oldest.name,
+                "a backup will not be in the audit trail: the broker has been away too long"
+            );
+        }
+        self.untold.extend(event);
+    }
+
+    /// Publishes what the audit trail does not have yet, oldest first, as far as the broker takes it.
+    async fn tell(&mut self) {
+        while let Some(event) = self.untold.first() {
+            match publish(&self.log, &self.clock, event).await {
+                Ok(()) => {
+                    self.untold.remove(0);
+                }
+                Err(error) => {
+                    tracing::debug!(error, "the audit trail waits for the broker");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A read model that is being built is looked for again at the next tick.
+const fn pause_after(is_unavailable: bool) -> Duration {
+    if is_unavailable {
+        LOOK_EVERY
+    } else {
+        RETRY_DELAY
+    }
+}
+
+fn has_passed(pause: Option<Instant>) -> bool {
+    pause.is_none_or(|until| until <= Instant::now())
+}
+
+/// What the audit trail says of a try; nothing where there was no read model to copy.
+fn audit(taken: &Result<Manifest, BackupError>) -> Option<BackupTaken> {
+    match taken {
+        Ok(backup) => Some(BackupTaken {
+            name: backup.name.clone(),
+            bytes: backup.bytes,
+            sha256: backup.sha256.clone(),
+            failure: None,
+        }),
+        Err(error) if error.is_unavailable() => None,
+        Err(error) => Some(BackupTaken {
+            name: String::new(),
+            bytes: 0,
+            sha256: String::new(),
+            failure: Some(explain(error)),
+        }),
+    }
+}
+
+/// Publishes an audit event; the error is what went wrong, in words.
+async fn publish(log: &Log, clock: &SharedClock, event: &BackupTaken) -> Result<(), String> {
+    let stamp = Stamp::draw(clock.as_ref());
+    let (subject, payload) =
+        audit_event::direct(SOURCE, stamp, &event.name, event).map_err(|error| explain(&error))?;
+    log.publish(subject, payload, Expected::Any)
+        .await
+        .map(drop)
+        .map_err(|error| explain(&error))
+}
+
+/// What a chain of errors says, in one line.
+fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

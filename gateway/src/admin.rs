@@ -1,0 +1,18 @@
+//! The management API: one file for each family.
+//!
+//! Writes change the configuration ([`crate::configuration::commands`]); reads
+//! of providers, models and keys come from the configuration in force here,
+//! reads of statistics and content from the read model.
+
+pub mod answer;
+pub mod conversations;
+pub mod fields;
+pub mod keys;
+pub mod models;
+pub mod page;
+pub mod parameters;
+pub mod provider_models;
+pub mod providers;
+pub mod requests;
+pub mod settings;
+pub mod stats;

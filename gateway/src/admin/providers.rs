@@ -1,0 +1,356 @@
+//! Providers.
+//!
+//! `GET /providers` · `POST /providers` · `GET|PUT|DELETE /providers/{id or name}`
+//!
+//! A provider's key goes in and never comes out: answers say `has_key`.
+//! Deleting a provider deletes its models first, so that none is left that
+//! nobody offers; a crash in between leaves a provider with fewer models, and
+//! the deletion can be repeated.
+
+mod body;
+
+use axum::{extract::State as Extract, response::Response};
+use http::{HeaderMap, StatusCode};
+use nexus_events::{
+    clock::UnixMillis,
+    config_event::{Action, Model, Provider},
+    id::{ModelId, ProviderId},
+};
+use serde::Serialize;
+
+use body::{Change, New, check_url};
+
+use super::{
+    answer::{self, Deleted},
+    fields::Nullable,
+    page::page,
+    parameters::{PageParameters, PathParameter},
+};
+use crate::{
+    auth::Principal,
+    configuration::{
+        CommandError, Entry, ProviderRecord, Snapshot, commands::Decision, fold::provider_seal,
+    },
+    error::ApiError,
+    middleware::RequestBody,
+    settings::Secret,
+    state::{AppState, State},
+};
+
+/// A provider as the API shows it.
+#[derive(Debug, Serialize)]
+struct View<'a> {
+    id: ProviderId,
+    name: &'a str,
+    kind: &'a str,
+    server_url: &'a str,
+    has_key: bool,
+    rate_limit: Option<u32>,
+    created_ms: UnixMillis,
+    updated_ms: UnixMillis,
+}
+
+impl<'a> View<'a> {
+    fn of(provider: &'a Provider) -> Self {
+        Self {
+            id: provider.id,
+            name: &provider.name,
+            kind: &provider.kind,
+            server_url: &provider.server_url,
+            has_key: provider.server_key.is_some(),
+            rate_limit: provider.rate_limit,
+            created_ms: provider.created_ms,
+            updated_ms: provider.updated_ms,
+        }
+    }
+}
+
+/// `GET /providers`.
+///
+/// # Errors
+/// 400: a parameter of the page is wrong.
+pub async fn list(
+    Extract(state): Extract<State>,
+    parameters: PageParameters,
+) -> Result<Response, ApiError> {
+    let snapshot = state.configuration.current();
+    let rows = snapshot.providers().map(|entry| {
+        let provider = &entry.resource.resource;
+        (provider.id.to_string(), View::of(provider))
+    });
+    answer::json(StatusCode::OK, &page(rows, &parameters)?)
+}
+
+/// `GET /providers/{id or name}`.
+///
+/// # Errors
+/// 404.
+pub async fn get(Extract(state): Extract<State>, id: PathParameter) -> Result<Response, ApiError> {
+    let snapshot = state.configuration.current();
+    let entry = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("provider"))?;
+    let view = View::of(&entry.resource.resource);
+    answer::resource(StatusCode::OK, &view, entry.sequence)
+}
+
+/// `POST /providers`.
+///
+/// # Errors
+/// 400: the body is wrong; 409: the name is taken; 503: the broker is away.
+pub async fn create(
+    Extract(state): Extract<State>,
+    principal: Principal,
+    body: RequestBody,
+) -> Result<Response, ApiError> {
+    let (new, changed) = New::parse(&body.0)?;
+    let now = state.clock.now();
+    let id = ProviderId::draw(&*state.clock);
+    let sealed = new.server_key.as_ref().map(|key| seal(&state, id, key));
+    let provider = Provider {
+        id,
+        name: new.name,
+        kind: new.kind,
+        server_url: new.server_url,
+        server_key: sealed.transpose()?,
+        rate_limit: new.rate_limit,
+        created_ms: now,
+        updated_ms: now,
+    };
+    let written = state
+        .commands
+        .create(&principal.actor(), &changed, |snapshot| {
+            name_is_free(snapshot, &provider)?;
+            Ok(provider.clone())
+        })
+        .await?;
+    let view = View::of(&written.resource);
+    answer::resource(StatusCode::CREATED, &view, written.sequence)
+}
+
+/// `PUT /providers/{id or name}`: changes what the body names.
+///
+/// # Errors
+/// 400: the body is wrong; 404; 409: the name is taken; 412: `If-Match`; 503: the broker is away.
+pub async fn update(
+    Extract(state): Extract<State>,
+    principal: Principal,
+    id: PathParameter,
+    headers: HeaderMap,
+    body: RequestBody,
+) -> Result<Response, ApiError> {
+    let change = Change::parse(&body.0)?;
+    let if_match = answer::if_match(&headers)?;
+    let snapshot = state.configuration.current();
+    let found = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("provider"))?;
+    let before = &found.resource.resource;
+    let id = before.id;
+    if change.server_url.is_some() || change.kind.is_some() {
+        let kind = change.kind.as_ref().unwrap_or(&before.kind);
+        let url = change.server_url.as_ref().unwrap_or(&before.server_url);
+        check_url(kind, url)?;
+    }
+    let sealed = change
+        .server_key
+        .clone()
+        .try_map(|key| seal(&state, id, &key))?;
+    let written = state
+        .commands
+        .change(&principal.actor(), if_match, |snapshot| {
+            let entry = snapshot
+                .provider(id)
+                .ok_or(CommandError::NotFound("provider"))?;
+            let mut provider = entry.resource.resource.clone();
+            let mut changed = Vec::new();
+            set(
+                &mut provider.name,
+                change.name.as_ref(),
+                "name",
+                &mut changed,
+            );
+            set(
+                &mut provider.kind,
+                change.kind.as_ref(),
+                "kind",
+                &mut changed,
+            );
+            let url = change.server_url.as_ref();
+            set(&mut provider.server_url, url, "server_url", &mut changed);
+            set_nullable(
+                &mut provider.rate_limit,
+                &change.rate_limit,
+                "rate_limit",
+                &mut changed,
+            );
+            set_nullable(
+                &mut provider.server_key,
+                &sealed,
+                "server_key",
+                &mut changed,
+            );
+            let takes_name = changed.iter().any(|member| member == "name");
+            if takes_name {
+                name_is_free(snapshot, &provider)?;
+            }
+            provider.updated_ms = state.clock.now();
+            Ok(Decision {
+                action: Action::Updated,
+                resource: provider,
+                sequence: entry.sequence,
+                changed,
+                takes_name,
+            })
+        })
+        .await?;
+    let view = View::of(&written.resource);
+    answer::resource(StatusCode::OK, &view, written.sequence)
+}
+
+/// `DELETE /providers/{id or name}`: with its models.
+///
+/// # Errors
+/// 404; 412: `If-Match`; 503: the broker is away.
+pub async fn delete(
+    Extract(state): Extract<State>,
+    principal: Principal,
+    id: PathParameter,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let if_match = answer::if_match(&headers)?;
+    let snapshot = state.configuration.current();
+    let entry = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("provider"))?;
+    if if_match.is_some_and(|expected| expected != entry.sequence) {
+        return Err(CommandError::Stale.into());
+    }
+    let id = entry.resource.resource.id;
+    let models: Vec<ModelId> = snapshot
+        .provider_models()
+        .filter(|model| model.resource.provider_id == id)
+        .map(|model| model.resource.id)
+        .collect();
+    let actor = principal.actor();
+    for model in models {
+        let deleted = state
+            .commands
+            .change(&actor, None, |snapshot| {
+                let entry = snapshot
+                    .model(model)
+                    .ok_or(CommandError::NotFound("model"))?;
+                Ok(deletion::<Model>((*entry.resource).clone(), entry.sequence))
+            })
+            .await;
+        match deleted {
+            // Someone else was faster.
+            Ok(_) | Err(CommandError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    state
+        .commands
+        .change(&actor, if_match, |snapshot| {
+            let entry = snapshot
+                .provider(id)
+                .ok_or(CommandError::NotFound("provider"))?;
+            Ok(deletion(entry.resource.resource.clone(), entry.sequence))
+        })
+        .await?;
+    let gone = Deleted {
+        id: id.to_string(),
+        deleted: true,
+    };
+    answer::json(StatusCode::OK, &gone)
+}
+
+/// A provider by its id or its name.
+pub(super) fn find<'a>(
+    snapshot: &'a Snapshot,
+    id_or_name: &str,
+) -> Option<&'a Entry<ProviderRecord>> {
+    id_or_name
+        .parse()
+        .ok()
+        .and_then(|id| snapshot.provider(id))
+        .or_else(|| snapshot.provider_named(id_or_name))
+}
+
+/// The decision to delete a resource.
+pub(super) fn deletion<R>(resource: R, sequence: u64) -> Decision<R> {
+    Decision {
+        action: Action::Deleted,
+        resource,
+        sequence,
+        changed: Vec::new(),
+        takes_name: false,
+    }
+}
+
+/// Sets a member that is named and differs, and notes its name.
+pub(super) fn set<T: Clone + PartialEq>(
+    member: &mut T,
+    value: Option<&T>,
+    name: &str,
+    changed: &mut Vec<String>,
+) {
+    if let Some(value) = value
+        && value != member
+    {
+        member.clone_from(value);
+        changed.push(name.to_owned());
+    }
+}
+
+/// The same for a member that may be `null`.
+pub(super) fn set_nullable<T: Clone + PartialEq>(
+    member: &mut Option<T>,
+    value: &Nullable<T>,
+    name: &str,
+    changed: &mut Vec<String>,
+) {
+    match value {
+        Nullable::Absent => {}
+        Nullable::Null => set(member, Some(&None), name, changed),
+        Nullable::Value(value) => set(member, Some(&Some(value.clone())), name, changed),
+    }
+}
+
+fn name_is_free(snapshot: &Snapshot, provider: &Provider) -> Result<(), CommandError> {
+    match snapshot.provider_named(&provider.name) {
+        Some(other) if other.resource.resource.id != provider.id => Err(CommandError::Refused {
+            code: "name_taken",
+            message: format!("There is a provider named '{}' already.", provider.name).into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn seal(
+    state: &AppState,
+    id: ProviderId,
+    key: &Secret,
+) -> Result<nexus_events::seal::Sealed, ApiError> {
+    state
+        .master_key
+        .seal(key.expose().as_bytes(), &provider_seal(id))
+        .map_err(ApiError::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_in_no_view() {
+        let key = nexus_events::seal::MasterKey::draw().unwrap();
+        let provider = Provider {
+            id: ProviderId::from_uuid(uuid::Uuid::from_u128(1)),
+            name: "a".to_owned(),
+            kind: "openai".to_owned(),
+            server_url: "http://x".to_owned(),
+            server_key: Some(key.seal(b"sk-1", "x").unwrap()),
+            rate_limit: None,
+            created_ms: UnixMillis::from_millis(0),
+            updated_ms: UnixMillis::from_millis(0),
+        };
+        let view = serde_json::to_value(View::of(&provider)).unwrap();
+        assert_eq!(view["has_key"], true);
+        assert!(view.get("server_key").is_none());
+    }
+}

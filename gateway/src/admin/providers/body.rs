@@ -1,0 +1,177 @@
+//! Bodies of provider calls: what they may say, checked member by member.
+
+use crate::{
+    admin::fields::{Fields, Nullable, wrong},
+    error::ApiError,
+    settings::Secret,
+};
+
+/// The adapters that there are.
+const KINDS: [&str; 2] = ["openai", "echo"];
+
+/// The body of a creation.
+pub(super) struct New {
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) server_url: String,
+    pub(super) server_key: Option<Secret>,
+    pub(super) rate_limit: Option<u32>,
+}
+
+impl New {
+    pub(super) fn parse(body: &[u8]) -> Result<(Self, Vec<&'static str>), ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let change = Change::read(&mut fields)?;
+        let mut changed = vec!["name", "kind", "server_url"];
+        let name = fields.required("name", change.name)?;
+        let kind = change.kind.unwrap_or_else(|| "openai".to_owned());
+        let server_url = match (kind.as_str(), change.server_url) {
+            ("echo", url) => url.unwrap_or_default(),
+            (_, url) => fields.required("server_url", url)?,
+        };
+        check_url(&kind, &server_url)?;
+        let server_key = change.server_key.value();
+        changed.extend(server_key.as_ref().map(|_| "server_key"));
+        let rate_limit = change.rate_limit.value();
+        changed.extend(rate_limit.map(|_| "rate_limit"));
+        fields.finish()?;
+        let new = Self {
+            name,
+            kind,
+            server_url,
+            server_key,
+            rate_limit,
+        };
+        Ok((new, changed))
+    }
+}
+
+/// The body of a change: what it names.
+pub(super) struct Change {
+    pub(super) name: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) server_url: Option<String>,
+    pub(super) server_key: Nullable<Secret>,
+    pub(super) rate_limit: Nullable<u32>,
+}
+
+impl Change {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let change = Self::read(&mut fields)?;
+        fields.finish()?;
+        Ok(change)
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, ApiError> {
+        let name = fields.name("name")?;
+        // An id in a path would hide a provider with that name.
+        if name
+            .as_deref()
+            .is_some_and(|name| uuid::Uuid::parse_str(name).is_ok())
+        {
+            return Err(wrong("name", "must not look like an id"));
+        }
+        let kind = fields.text("kind")?;
+        if kind.as_deref().is_some_and(|kind| !KINDS.contains(&kind)) {
+            return Err(wrong(
+                "kind",
+                &format!("must be one of: {}", KINDS.join(", ")),
+            ));
+        }
+        let server_url = fields.text("server_url")?;
+        let server_key = fields.nullable_text("server_key")?;
+        if let Nullable::Value(key) = &server_key
+            && (key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            // It goes into a header as it is.
+            return Err(wrong(
+                "server_key",
+                "must be printable ASCII without blanks, or null",
+            ));
+        }
+        Ok(Self {
+            name,
+            kind,
+            server_url,
+            server_key: server_key.try_map(|key| Ok::<_, ApiError>(Secret::new(key)))?,
+            rate_limit: fields.nullable_count("rate_limit")?,
+        })
+    }
+}
+
+/// An absolute http or https address; the built-in echo has none.
+pub(super) fn check_url(kind: &str, text: &str) -> Result<(), ApiError> {
+    if kind == "echo" && text.is_empty() {
+        return Ok(());
+    }
+    let url = url::Url::parse(text).ok();
+    let good = url.is_some_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty()
+    });
+    if good {
+        Ok(())
+    } else {
+        Err(wrong(
+            "server_url",
+            "must be an absolute http or https URL without user information",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn wrong_member(body: &str) -> String {
+        let error = New::parse(body.as_bytes()).err().expect(body);
+        assert_eq!(error.status, StatusCode::BAD_REQUEST, "{body}");
+        error.param.unwrap_or_default()
+    }
+
+    #[test]
+    fn a_body_that_is_wrong_is_refused_by_the_name_of_its_member() {
+        let cases = [
+            (r"{}", "name"),
+            (r#"{"name":"a"}"#, "server_url"),
+            (r#"{"name":"a","server_url":"ftp://x"}"#, "server_url"),
+            (r#"{"name":"a","server_url":"/v1"}"#, "server_url"),
+            (r#"{"name":"a","server_url":"http://u:p@x"}"#, "server_url"),
+            (r#"{"name":"a","server_url":7}"#, "server_url"),
+            (
+                r#"{"name":"a","server_url":"http://x","kind":"grpc"}"#,
+                "kind",
+            ),
+            (
+                r#"{"name":"a","server_url":"http://x","rate_limit":0}"#,
+                "rate_limit",
+            ),
+            (
+                r#"{"name":"a","server_url":"http://x","server_key":"a\nb"}"#,
+                "server_key",
+            ),
+            (r#"{"name":"a","server_url":"http://x","id":"1"}"#, "id"),
+            (
+                r#"{"name":"0199c0de-0000-7000-8000-000000000001","server_url":"http://x"}"#,
+                "name",
+            ),
+        ];
+        for (body, member) in cases {
+            assert_eq!(wrong_member(body), member, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_says_what_it_sets() {
+        let body = br#"{"name":"a","server_url":"https://x/v1","server_key":"sk-1"}"#;
+        let (new, changed) = New::parse(body).unwrap();
+        assert_eq!(new.kind, "openai");
+        assert_eq!(changed, ["name", "kind", "server_url", "server_key"]);
+        let change = Change::parse(br#"{"server_key":null,"rate_limit":5}"#).unwrap();
+        assert_eq!(change.server_key, Nullable::Null);
+        assert_eq!(change.rate_limit, Nullable::Value(5));
+        assert_eq!(change.name, None);
+    }
+}

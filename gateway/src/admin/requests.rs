@@ -1,0 +1,31 @@
+//! Single requests with everything that is known of them, from the read model.
+//!
+//! `GET /requests/{id}`
+
+use axum::{Extension, extract::State as Extract, response::Response};
+
+use super::{answer, parameters::PathParameter};
+use crate::{
+    auth::{Access, Principal},
+    error::ApiError,
+    state::State,
+};
+
+/// `GET /requests/{id}`.
+///
+/// # Errors
+/// 404: there is none that the caller may see; 503: the read model is absent.
+pub async fn get(
+    Extract(state): Extract<State>,
+    Extension(access): Extension<Access>,
+    principal: Principal,
+    id: PathParameter,
+) -> Result<Response, ApiError> {
+    let request = state
+        .read_model
+        .request(id.id("request")?)
+        .await?
+        .filter(|request| access.covers(&principal, request.key_id))
+        .ok_or_else(|| ApiError::not_found("request"))?;
+    answer::read(&request, &request.as_of)
+}

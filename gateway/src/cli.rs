@@ -1,0 +1,117 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    command::{
+        archiver::ArchiverCommand, backup::BackupCommand, events::EventsCommand,
+        gateway::GatewayCommand, health::Health, keys::KeysCommand, projector::ProjectorCommand,
+        replay::Replay, standalone::StandaloneCommand, verify::Verify,
+    },
+    nats_server::exec::NatsExec,
+};
+
+/// The LLM gateway that never loses a record: every request, attempt, chunk, token count and
+/// configuration change is an event in NATS `JetStream`.
+///
+/// Every setting is an environment variable and a flag; the flag wins. Without a command,
+/// `standalone` is run.
+#[derive(Parser, Debug)]
+#[command(name = "nexus", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What `nexus` can do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run everything in one process, with a NATS server of its own unless `NEXUS_NATS_URL` names one
+    Standalone(Box<StandaloneCommand>),
+    /// Run the gateway: client API and management API
+    Gateway(Box<GatewayCommand>),
+    /// Run the projector: keeps the read model up to date
+    Projector(Box<ProjectorCommand>),
+    /// Run the archiver: backups and retention
+    Archiver(Box<ArchiverCommand>),
+    /// Rebuild the read model into a scratch file and compare: exit code 1 and the first difference if there is one
+    Verify(Box<Verify>),
+    /// Rebuild the read model from the log beside the live one and swap it in; or the state as of a moment
+    Replay(Box<Replay>),
+    /// Read the log: tail
+    #[command(subcommand)]
+    Events(EventsCommand),
+    /// Backups of the read model: now, list
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// API keys, straight in the log, for whoever can reach the broker: create, list, revoke
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Ask a running role whether it lives: exit code 0 or 1
+    Health(Health),
+    /// Become the supervised NATS server
+    #[command(hide = true)]
+    NatsExec(NatsExec),
+}
+
+impl Cli {
+    /// The command, `standalone` when none is given.
+    pub fn command(self) -> Command {
+        self.command.unwrap_or_else(|| {
+            Command::Standalone(Box::new(StandaloneCommand::parse_from([
+                "nexus standalone",
+            ])))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command_factory_checked();
+    }
+
+    impl Cli {
+        fn command_factory_checked() {
+            <Self as CommandFactory>::command().debug_assert();
+        }
+    }
+
+    #[test]
+    fn every_setting_is_a_variable_with_an_explanation() {
+        let cli = <Cli as CommandFactory>::command();
+        for role in ["standalone", "gateway", "projector", "archiver"] {
+            let command = cli.find_subcommand(role).unwrap();
+            for argument in command.get_arguments() {
+                let name = argument.get_id();
+                let variable = argument
+                    .get_env()
+                    .unwrap_or_else(|| panic!("{role}: {name}"));
+                assert!(
+                    variable.to_string_lossy().starts_with("NEXUS_"),
+                    "{role}: {name}"
+                );
+                assert!(argument.get_help().is_some(), "{role}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown_by_help() {
+        let cli = <Cli as CommandFactory>::command();
+        let command = cli.find_subcommand("standalone").unwrap();
+        for secret in ["admin_key", "master_key", "redis_url", "nats_url"] {
+            let argument = command
+                .get_arguments()
+                .find(|argument| argument.get_id() == secret)
+                .unwrap();
+            assert!(argument.is_hide_env_values_set(), "{secret}");
+        }
+    }
+}

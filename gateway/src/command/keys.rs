@@ -1,0 +1,196 @@
+//! `nexus keys create|list|revoke`: API keys, straight in the log.
+//!
+//! No admin key is asked for: whoever reaches the broker could publish the same
+//! events by hand. So a lost admin key is no reason to start anew.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use nexus_events::{
+    clock::{Clock, SystemClock},
+    config_event::{Action, Actor, Changed, Key, OnDisconnect, Resource, Role},
+    envelope::Stamp,
+    id::KeyId,
+    log::{Expected, Log},
+    subject::{self, Stream},
+};
+
+use super::{banner, reach::Reach};
+use crate::configuration::{
+    Fold,
+    bootstrap::{draw_key, hash},
+};
+
+/// What to do with keys.
+#[derive(Subcommand, Debug)]
+pub enum KeysCommand {
+    /// Create a key and print its secret, once
+    Create(Create),
+    /// List the keys
+    List(Reach),
+    /// Revoke a key
+    Revoke(Revoke),
+}
+
+/// Creates a key.
+#[derive(Args, Debug)]
+pub struct Create {
+    /// Where the log is.
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Its name
+    pub name: String,
+    /// What its holder may do
+    #[arg(long, value_enum, default_value_t = RoleName::Member)]
+    pub role: RoleName,
+}
+
+/// Revokes a key.
+#[derive(Args, Debug)]
+pub struct Revoke {
+    /// Where the log is.
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Its name or id
+    pub key: String,
+}
+
+/// The roles, as the command line spells them.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleName {
+    /// Everything
+    Admin,
+    /// Providers, models, keys of others; statistics
+    Operator,
+    /// Requests and conversations of everyone
+    Auditor,
+    /// Statistics and configuration without secrets
+    Viewer,
+    /// Call models; own usage and conversations
+    Member,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Admin => Self::Admin,
+            RoleName::Operator => Self::Operator,
+            RoleName::Auditor => Self::Auditor,
+            RoleName::Viewer => Self::Viewer,
+            RoleName::Member => Self::Member,
+        }
+    }
+}
+
+impl KeysCommand {
+    /// Does it.
+    ///
+    /// # Errors
+    /// A sentence for the person at the keyboard.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Create(create) => create.run().await,
+            Self::List(reach) => list(&reach).await,
+            Self::Revoke(revoke) => revoke.run().await,
+        }?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Create {
+    async fn run(self) -> anyhow::Result<()> {
+        let name = self.name.trim().to_owned();
+        if name.is_empty() || name.chars().count() > 128 || name.chars().any(char::is_control) {
+            bail!("the name must have 1 to 128 characters and no control characters");
+        }
+        let log = self.reach.log().await?;
+        let fold = read(&log).await?;
+        if fold.keys().any(|(key, _)| key.name == name) {
+            bail!("there is a key named '{name}' already");
+        }
+        let secret = draw_key()?;
+        let clock = SystemClock;
+        let key = Key {
+            id: KeyId::draw(&clock),
+            name,
+            hash: hash(&secret),
+            role: self.role.into(),
+            on_disconnect: OnDisconnect::default(),
+            created_ms: clock.now(),
+            updated_ms: clock.now(),
+        };
+        publish(&log, &fold, Action::Created, key).await?;
+        banner::out(secret.expose());
+        Ok(())
+    }
+}
+
+impl Revoke {
+    async fn run(self) -> anyhow::Result<()> {
+        let log = self.reach.log().await?;
+        let fold = read(&log).await?;
+        let key = fold
+            .keys()
+            .map(|(key, _)| key)
+            .find(|key| key.name == self.key || key.id.to_string() == self.key)
+            .with_context(|| format!("there is no key '{}'", self.key))?
+            .clone();
+        let name = key.name.clone();
+        publish(&log, &fold, Action::Deleted, key).await?;
+        banner::out(&format!("revoked {name}"));
+        Ok(())
+    }
+}
+
+async fn list(reach: &Reach) -> anyhow::Result<()> {
+    let fold = read(&reach.log().await?).await?;
+    for (key, _) in fold.keys() {
+        let role = serde_json::to_value(key.role)?;
+        let line = format!(
+            "{}  {:8}  {}  {}",
+            key.id,
+            role.as_str().unwrap_or_default(),
+            key.created_ms.to_rfc3339(),
+            key.name
+        );
+        banner::out(&line);
+    }
+    Ok(())
+}
+
+/// The configuration as the log has it now.
+async fn read(log: &Log) -> anyhow::Result<Fold> {
+    let state = log.stream_state(Stream::Config).await?;
+    let mut reader = log.reader(Stream::Config, None, 0);
+    let mut fold = Fold::default();
+    while fold.sequence() < state.last_sequence {
+        for message in reader.next_batch(1000).await? {
+            // What this version cannot read is none of its keys.
+            fold.apply(message.sequence, &message.payload)
+                .unwrap_or_default();
+        }
+    }
+    Ok(fold)
+}
+
+async fn publish(log: &Log, fold: &Fold, action: Action, key: Key) -> anyhow::Result<()> {
+    let change = Changed {
+        action,
+        changed: vec!["name".to_owned(), "role".to_owned()],
+        actor: Actor {
+            key: None,
+            name: "shell".to_owned(),
+        },
+        resource: key,
+    };
+    let payload = change.encode(Stamp::draw(&SystemClock), "/nexus/shell")?;
+    let expected = Expected::FilterAt {
+        filter: subject::config_kind(Key::KIND),
+        sequence: fold.kind_sequence(Key::KIND),
+    };
+    log.publish(change.subject(), payload, expected)
+        .await
+        .context("the log did not take the change; nothing may have changed")?;
+    Ok(())
+}

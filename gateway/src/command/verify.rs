@@ -1,0 +1,77 @@
+//! `nexus verify`: is the read model what the log says?
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+use nexus_projector::verify::{Difference, verify};
+
+use super::{banner, reach::Reach};
+use crate::settings::value;
+
+/// Rebuilds the read model into a scratch file and compares.
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// Where the log is.
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Directory of the read model; default: `read_model` in the data directory
+    #[arg(long, env = "NEXUS_READ_MODEL_DIR", value_parser = value::path)]
+    pub read_model_dir: Option<PathBuf>,
+    /// Directory for the scratch file, with room for a second read model; default: one in the data directory
+    #[arg(long)]
+    pub scratch: Option<PathBuf>,
+}
+
+impl Verify {
+    /// Exit code 0 when they are the same, 1 when they differ.
+    ///
+    /// # Errors
+    /// There is no verdict.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let log = self.reach.log().await?;
+        let live = self
+            .read_model_dir
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or_else(|| self.reach.data_dir.join("read_model"));
+        let scratch = self.scratch.unwrap_or_else(|| {
+            let name = format!("verify-{}", std::process::id());
+            self.reach.data_dir.join(name)
+        });
+        let verdict = verify(&log, &live, &scratch).await;
+        match std::fs::remove_dir_all(&scratch) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %scratch.display(), %error, "could not remove the scratch directory");
+            }
+            _ => {}
+        }
+        let verdict = verdict.context("verify the read model")?;
+        banner::out(&format!(
+            "read {} events up to {}; compared {} rows",
+            verdict.events, verdict.as_of, verdict.rows
+        ));
+        let Some(Difference {
+            table,
+            live,
+            rebuilt,
+            events,
+        }) = verdict.difference
+        else {
+            banner::out("the read model is what the log says");
+            return Ok(ExitCode::SUCCESS);
+        };
+        let row = |row: Option<String>| row.unwrap_or_else(|| "(no row)".to_owned());
+        banner::out(&format!(
+            "the read model differs from the log, first in table {table}:\n  live     {}\n  rebuilt  {}",
+            row(live),
+            row(rebuilt)
+        ));
+        if events.is_empty() {
+            banner::out("  it is a sum over the whole log: no single event explains it");
+        }
+        for event in events {
+            banner::out(&format!("  from {event}"));
+        }
+        Ok(ExitCode::FAILURE)
+    }
+}

@@ -1,0 +1,169 @@
+use nexus_events::{
+    clock::{ManualClock, SharedClock, UnixMillis},
+    config_event::{Actor, OnDisconnect, Role},
+    envelope::Stamp,
+};
+
+use super::*;
+
+struct Log {
+    clock: SharedClock,
+    master: MasterKey,
+    fold: Fold,
+}
+
+impl Log {
+    fn new() -> Self {
+        let mut log = Self {
+            clock: Arc::new(ManualClock::at(UnixMillis::from_millis(1_795_000_000_000))),
+            master: MasterKey::draw().unwrap(),
+            fold: Fold::default(),
+        };
+        let sealed = log
+            .master
+            .seal(&[7; 32], &setting_seal(MESSAGE_KEY))
+            .unwrap();
+        log.publish(
+            Action::Created,
+            Setting {
+                name: MESSAGE_KEY.to_owned(),
+                sealed: Some(sealed),
+                value: None,
+                updated_ms: log.clock.now(),
+            },
+        );
+        log
+    }
+
+    fn publish<R: Resource>(&mut self, action: Action, resource: R) {
+        let change = Changed {
+            action,
+            changed: Vec::new(),
+            actor: Actor {
+                key: None,
+                name: "hub".to_owned(),
+            },
+            resource,
+        };
+        let payload = change
+            .encode(Stamp::draw(&*self.clock), "/nexus/test")
+            .unwrap();
+        let sequence = self.fold.sequence() + 1;
+        self.fold.apply(sequence, &payload).unwrap();
+    }
+
+    fn provider(&self, name: &str, server_key: Option<&str>) -> Provider {
+        let id = ProviderId::draw(&*self.clock);
+        let seal = |key: &str| {
+            self.master
+                .seal(key.as_bytes(), &provider_seal(id))
+                .unwrap()
+        };
+        Provider {
+            id,
+            name: name.to_owned(),
+            kind: "openai".to_owned(),
+            server_url: "http://127.0.0.1:1".to_owned(),
+            server_key: server_key.map(seal),
+            rate_limit: None,
+            created_ms: self.clock.now(),
+            updated_ms: self.clock.now(),
+        }
+    }
+
+    fn model(&self, provider: &Provider, name: &str) -> Model {
+        Model {
+            id: ModelId::draw(&*self.clock),
+            provider_id: provider.id,
+            model_name: name.to_owned(),
+            upstream_model: None,
+            created_ms: self.clock.now(),
+            updated_ms: self.clock.now(),
+        }
+    }
+
+    fn offers(&self, model: &str) -> Vec<String> {
+        let snapshot = self.fold.snapshot(&self.master).unwrap();
+        let candidates = snapshot.candidates(model).into_iter();
+        candidates
+            .map(|candidate| candidate.provider.resource.name.clone())
+            .collect()
+    }
+}
+
+#[test]
+fn a_model_is_offered_by_every_provider_that_has_it_in_the_order_of_names() {
+    let mut log = Log::new();
+    for name in ["zeta", "alpha"] {
+        let provider = log.provider(name, None);
+        let model = log.model(&provider, "gpt");
+        log.publish(Action::Created, provider);
+        log.publish(Action::Created, model);
+    }
+    assert_eq!(log.offers("gpt"), ["alpha", "zeta"]);
+    assert_eq!(log.offers("other"), [""; 0]);
+}
+
+#[test]
+fn what_is_deleted_is_gone_and_a_models_offer_goes_with_its_provider() {
+    let mut log = Log::new();
+    let provider = log.provider("alpha", None);
+    let model = log.model(&provider, "gpt");
+    log.publish(Action::Created, provider.clone());
+    log.publish(Action::Created, model);
+    log.publish(Action::Deleted, provider.clone());
+    assert_eq!(log.offers("gpt"), [""; 0]);
+    let snapshot = log.fold.snapshot(&log.master).unwrap();
+    assert!(snapshot.provider(provider.id).is_none());
+}
+
+#[test]
+fn a_providers_key_is_opened_with_the_master_key_and_with_no_other() {
+    let mut log = Log::new();
+    let provider = log.provider("alpha", Some("sk-secret"));
+    log.publish(Action::Created, provider);
+    let snapshot = log.fold.snapshot(&log.master).unwrap();
+    let opened = snapshot.provider_named("alpha").unwrap();
+    let key = opened.resource.server_key.as_ref().unwrap();
+    assert_eq!(key.expose(), "sk-secret");
+    let other = MasterKey::draw().unwrap();
+    assert!(matches!(
+        log.fold.snapshot(&other),
+        Err(FoldError::Sealed { .. })
+    ));
+}
+
+#[test]
+fn a_key_is_found_by_the_hash_of_its_secret() {
+    let mut log = Log::new();
+    let key = Key {
+        id: KeyId::draw(&*log.clock),
+        name: "ci".to_owned(),
+        hash: "ab".repeat(32),
+        role: Role::Member,
+        on_disconnect: OnDisconnect::Finish,
+        created_ms: log.clock.now(),
+        updated_ms: log.clock.now(),
+    };
+    log.publish(Action::Created, key.clone());
+    let snapshot = log.fold.snapshot(&log.master).unwrap();
+    assert_eq!(snapshot.key_by_hash(&[0xab; 32]).unwrap().id, key.id);
+    assert!(snapshot.key_by_hash(&[0xac; 32]).is_none());
+    log.publish(Action::Deleted, key);
+    let snapshot = log.fold.snapshot(&log.master).unwrap();
+    assert!(snapshot.key_by_hash(&[0xab; 32]).is_none());
+}
+
+#[test]
+fn an_event_that_was_seen_changes_nothing_and_an_unknown_one_only_the_sequence() {
+    let mut log = Log::new();
+    let before = log.fold.clone();
+    log.fold.apply(before.sequence(), b"not even read").unwrap();
+    assert_eq!(log.fold, before);
+    let unknown = br#"{"id":"0199c0de-0000-7000-8000-000000000001","source":"/x",
+        "type":"ai.nexus.config.route_changed.v1","time":"2026-11-24T00:00:00Z","data":{}}"#;
+    log.fold.apply(before.sequence() + 1, unknown).unwrap();
+    assert_eq!(log.fold.sequence(), before.sequence() + 1);
+    assert!(log.fold.apply(before.sequence() + 2, b"garbage").is_err());
+    assert_eq!(log.fold.sequence(), before.sequence() + 2);
+}

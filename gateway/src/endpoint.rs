@@ -1,0 +1,4 @@
+//! The endpoints that programs call: one file for each.
+
+pub mod chat_completions;
+mod rejected;

@@ -1,0 +1,193 @@
+//! `POST /v1/chat/completions`, and the same without `/v1`.
+//!
+//! The request is what `OpenAI` documents; what the hub does not know reaches
+//! the provider as it came. `X-Conversation-Id` names the conversation that the
+//! request goes on with, and comes back with every answer.
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::State as Extract,
+    response::{IntoResponse, Response},
+};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+use nexus_events::id::{ConversationId, RequestId};
+
+use super::rejected;
+use crate::{
+    auth::Principal,
+    error::ApiError,
+    exchange::{Ask, Refused, Reply, Served},
+    middleware::{Arrival, RequestBody},
+    state::{AppState, State},
+};
+
+/// The endpoint's path, as events name it.
+const ROUTE: &str = "/v1/chat/completions";
+
+/// The conversation of a request, both ways.
+const X_CONVERSATION_ID: HeaderName = HeaderName::from_static("x-conversation-id");
+
+/// Tells nginx and its like to pass every byte on at once.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Asks a model.
+pub async fn post(
+    Extract(state): Extract<State>,
+    principal: Principal,
+    (Extension(request), Extension(arrival)): (Extension<RequestId>, Extension<Arrival>),
+    headers: HeaderMap,
+    body: Result<RequestBody, ApiError>,
+) -> Response {
+    let key = principal.key.id;
+    let admitted = state.limits.admit().await;
+    let asked = admitted.and_then(|permit| {
+        let ask = ask(&state, principal, (request, arrival), &headers, body)?;
+        Ok((permit, ask))
+    });
+    let served = match asked {
+        Ok((permit, ask)) => state.engine.begin(ask).await.map(|served| (permit, served)),
+        Err(error) => Err(Refused { error, model: None }),
+    };
+    match served {
+        Ok((permit, served)) => {
+            let mut response = answer(served);
+            permit.write_headers(response.headers_mut());
+            response
+        }
+        Err(refused) => {
+            rejected::record(&state, (request, key), ROUTE, &refused);
+            refused.error.into_response()
+        }
+    }
+}
+
+fn ask(
+    state: &AppState,
+    principal: Principal,
+    (request, arrival): (RequestId, Arrival),
+    headers: &HeaderMap,
+    body: Result<RequestBody, ApiError>,
+) -> Result<Ask, ApiError> {
+    Ok(Ask {
+        request,
+        arrival,
+        key: principal.key,
+        route: ROUTE,
+        traceparent: traceparent(headers),
+        conversation: conversation(headers)?,
+        snapshot: state.configuration.current(),
+        body: body?.0,
+    })
+}
+
+/// The conversation that the client names.
+fn conversation(headers: &HeaderMap) -> Result<Option<ConversationId>, ApiError> {
+    let Some(value) = headers.get(X_CONVERSATION_ID) else {
+        return Ok(None);
+    };
+    let id = value.to_str().ok().and_then(|text| text.parse().ok());
+    id.map(Some).ok_or_else(|| {
+        ApiError::invalid_request(
+            Some("X-Conversation-Id"),
+            "The header 'X-Conversation-Id' must be a UUID.",
+        )
+    })
+}
+
+/// W3C trace context, version 00; anything else is left aside, as its specification says.
+fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let lengths = text.split('-').map(str::len);
+    let is_hex = |c: char| c == '-' || c.is_ascii_digit() || ('a'..='f').contains(&c);
+    let is_valid =
+        text.starts_with("00-") && lengths.eq([2, 32, 16, 2]) && text.chars().all(is_hex);
+    is_valid.then(|| text.into())
+}
+
+fn answer(served: Served) -> Response {
+    let conversation = HeaderValue::try_from(served.conversation.to_string());
+    let mut response = match served.reply {
+        Ok(Reply::Whole(body)) => json(body.into()),
+        Ok(Reply::Stream(body)) => event_stream(Body::new(body)),
+        Err(error) => error.into_response(),
+    };
+    // A UUID is a header value.
+    if let Ok(conversation) = conversation {
+        response
+            .headers_mut()
+            .insert(X_CONVERSATION_ID, conversation);
+    }
+    response
+}
+
+fn json(body: Body) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(CONTENT_TYPE, json)], body).into_response()
+}
+
+fn event_stream(body: Body) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+        (CACHE_CONTROL, "no-cache"),
+        (X_ACCEL_BUFFERING, "no"),
+    ];
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    (headers, body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )])
+    }
+
+    #[test]
+    fn a_conversation_is_named_by_a_uuid() {
+        assert!(conversation(&HeaderMap::new()).unwrap().is_none());
+        let id = "0199c0de-0000-7000-8000-000000000001";
+        let named = conversation(&headers("x-conversation-id", id)).unwrap();
+        assert_eq!(named.unwrap().to_string(), id);
+        let error = conversation(&headers("x-conversation-id", "mine")).unwrap_err();
+        assert_eq!(
+            (error.status.as_u16(), error.param.as_deref()),
+            (400, Some("X-Conversation-Id"))
+        );
+    }
+
+    #[test]
+    fn only_trace_context_is_taken_for_it() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(
+            traceparent(&headers("traceparent", good)).as_deref(),
+            Some(good)
+        );
+        for bad in [
+            "",
+            "00-x",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert!(traceparent(&headers("traceparent", bad)).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_failed_exchange_still_names_its_conversation() {
+        let id: ConversationId = "0199c0de-0000-7000-8000-000000000001".parse().unwrap();
+        let response = answer(Served {
+            conversation: id,
+            reply: Err(ApiError::internal("x")),
+        });
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()[X_CONVERSATION_ID], id.to_string());
+    }
+}

@@ -1,0 +1,331 @@
+//! One inference, from `received` to its terminal event.
+//!
+//! *What it is.* [`Engine::begin`] reads a request, finds its conversation and
+//! its provider, and writes `received`. From there on the exchange is a task of
+//! its own: it asks the provider (`attempt`), relays the answer (`relay`),
+//! writes the terminal event and gives the client the last bytes.
+//!
+//! *What it promises.*
+//! - Each event is in the outbox before the world sees what it records:
+//!   `received` before the provider is asked, a chunk before the client gets
+//!   it, the terminal event before the last byte.
+//! - What was begun is ended: exactly one terminal event, whatever the provider
+//!   does, whether the client stays, if the hub is told to stop or its own code
+//!   panics. There is one place that writes it, and every path leads there.
+//! - A client never takes half an answer for a whole one: before the first byte
+//!   it gets an error with a status, after it an error inside the stream, and a
+//!   stream without `[DONE]`.
+//! - Memory is bounded: by the channel to the client, the bound of an answer and
+//!   the backlog of answers whose tokens are to be counted.
+//!
+//! *What it never does.* It waits for no broker, no database and no tokeniser.
+
+pub mod answer;
+mod attempt;
+pub mod client;
+pub mod count;
+mod fault;
+mod finish;
+pub mod lost;
+mod record;
+mod relay;
+pub mod sweep;
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use nexus_events::{
+    clock::SharedClock,
+    config_event::{Key, OnDisconnect},
+    exchange_event::Received,
+    id::{ConversationId, RequestId},
+    message_id::MessageId,
+    outbox::Outbox,
+    raw_object::RawObject,
+};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::client::{Reply, ReplyBody};
+use self::{
+    answer::Answer,
+    attempt::encode,
+    client::Client,
+    count::Counting,
+    fault::{Fault, outbox_full},
+    record::{RecordError, Recorder},
+};
+use crate::{
+    configuration::Snapshot,
+    error::ApiError,
+    metrics::Metrics,
+    middleware::Arrival,
+    protocol::openai::request::{BadRequest, ChatRequest},
+    provider::{ProviderError, UpstreamRequest, transport::Transport},
+    routing::Route,
+    session::{Asked, Matched, Scope, Sessions, Thread},
+    settings::BODY_BYTES_MAX,
+};
+
+/// `gen_ai.operation.name` of a chat completion.
+const CHAT: &str = "chat";
+
+/// What the engine works with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The way to providers.
+    pub transport: Transport,
+    /// Where events are safe.
+    pub outbox: Outbox,
+    /// Finds conversations.
+    pub sessions: Sessions,
+    /// Counts tokens where the provider does not.
+    pub counting: Counting,
+    /// Dates events.
+    pub clock: SharedClock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Every exchange is on it, so that the process waits for them.
+    pub tracker: TaskTracker,
+    /// Cancelled when exchanges must end.
+    pub hard_stop: CancellationToken,
+}
+
+/// Carries exchanges out; a cheap handle.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    parts: Arc<Parts>,
+    source: Arc<str>,
+}
+
+/// A request, as an endpoint hands it over.
+pub struct Ask {
+    /// Its id.
+    pub request: RequestId,
+    /// When it came.
+    pub arrival: Arrival,
+    /// Whose key it came with.
+    pub key: Arc<Key>,
+    /// The endpoint's path.
+    pub route: &'static str,
+    /// Trace context that the client sent.
+    pub traceparent: Option<Box<str>>,
+    /// The conversation that the client names.
+    pub conversation: Option<ConversationId>,
+    /// The configuration in force.
+    pub snapshot: Arc<Snapshot>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask")
+            .field("request", &self.request)
+            .field("route", &self.route)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What became of a request that was let in.
+#[derive(Debug)]
+pub struct Served {
+    /// Its conversation.
+    pub conversation: ConversationId,
+    /// The answer, or the error in its place.
+    pub reply: Result<Reply, ApiError>,
+}
+
+/// A request that went to no provider.
+#[derive(Debug)]
+pub struct Refused {
+    /// What the client is told.
+    pub error: ApiError,
+    /// The model that it asked for, where that could be read.
+    pub model: Option<String>,
+}
+
+/// What stays fixed from the request to the terminal event.
+struct Facts {
+    request: RequestId,
+    arrival: Arrival,
+    key: Arc<Key>,
+    conversation: ConversationId,
+    model: String,
+    user: Option<String>,
+    stream: bool,
+    include_usage: bool,
+    /// The last message of the request, which the answer follows.
+    last: Option<MessageId>,
+    thread: Thread,
+    body: Bytes,
+}
+
+/// An exchange under way.
+struct Exchange {
+    parts: Arc<Parts>,
+    facts: Facts,
+    recorder: Recorder,
+    route: Route,
+    answer: Answer,
+    first_byte_ms: Option<u64>,
+    backlog: OwnedSemaphorePermit,
+}
+
+impl Engine {
+    /// An engine with those parts.
+    pub fn new(parts: Parts) -> Self {
+        let source = format!("/nexus/gateway/{}", parts.outbox.id()).into();
+        let parts = Arc::new(parts);
+        Self { parts, source }
+    }
+
+    /// Who writes the gateway's events, as their `source` says it.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Carries out a chat request; returns when the answer begins.
+    ///
+    /// # Errors
+    /// [`Refused`]: the request went to no provider and has no `received` event.
+    ///
+    /// # Cancel safety
+    /// Dropped, the client has hung up: what was let in goes on as its key says.
+    pub async fn begin(&self, ask: Ask) -> Result<Served, Refused> {
+        let request = ChatRequest::parse(&ask.body).map_err(|error| Refused {
+            error: bad_request(error),
+            model: None,
+        })?;
+        let refused = |error: ApiError| Refused {
+            error,
+            model: Some(request.model.clone().into_owned()),
+        };
+        let route = Route::find(&ask.snapshot, &request.model)
+            .ok_or_else(|| refused(ApiError::model_not_found(&request.model)))?;
+        let backlog = self
+            .parts
+            .counting
+            .admit(ask.body.len())
+            .map_err(&refused)?;
+        let matched = self.parts.sessions.match_request(asked(&ask, &request));
+        let matched = matched.await;
+        let conversation = matched.conversation;
+        let recorder = self
+            .received(&ask, &request, &matched)
+            .map_err(|error| refused(not_recorded(error)))?;
+        let first = encode(&ask, &request, route.current());
+        let exchange = Exchange {
+            parts: Arc::clone(&self.parts),
+            facts: facts(&ask, &request, &matched),
+            recorder,
+            route,
+            answer: Answer::default(),
+            first_byte_ms: None,
+            backlog,
+        };
+        let reply = self.spawn(exchange, first).await;
+        Ok(Served {
+            conversation,
+            reply,
+        })
+    }
+
+    fn received(
+        &self,
+        ask: &Ask,
+        request: &ChatRequest<'_>,
+        matched: &Matched<'_>,
+    ) -> Result<Recorder, RecordError> {
+        let mut parameters: RawObject<'_> = request.members.clone();
+        parameters.retain(|name, _| name != "messages");
+        let received = Received {
+            operation: CHAT.to_owned(),
+            conversation: matched.conversation,
+            model: request.model.clone().into_owned(),
+            key: ask.key.id,
+            user: request.user.clone().map(Into::into),
+            stream: request.stream,
+            route: ask.route.to_owned(),
+            body_bytes: u64::try_from(ask.body.len()).unwrap_or(u64::MAX),
+            config_sequence: ask.snapshot.sequence,
+            parent: matched.parent,
+            messages: matched.message_ids.clone(),
+        };
+        let parts = (&*self.parts, &self.source);
+        Recorder::begin(parts, ask, &received, &matched.content(parameters))
+    }
+
+    /// Starts the exchange's own task and waits for what the client gets.
+    async fn spawn(
+        &self,
+        exchange: Exchange,
+        first: Result<UpstreamRequest, ProviderError>,
+    ) -> Result<Reply, ApiError> {
+        let (client, waiting) = Client::waiting(self.parts.hard_stop.clone());
+        // A box, because a task is moved before it runs and this one is large.
+        let run = Box::pin(exchange.run(first, client));
+        drop(self.parts.tracker.spawn(run));
+        let broken_off = |_| Err(ApiError::internal("the exchange ended without a reply"));
+        waiting.await.unwrap_or_else(broken_off)
+    }
+}
+
+impl Facts {
+    fn cancels(&self) -> bool {
+        self.key.on_disconnect == OnDisconnect::Cancel
+    }
+}
+
+fn asked<'m, 'a>(ask: &Ask, request: &'m ChatRequest<'a>) -> Asked<'m, 'a> {
+    Asked {
+        request: ask.request,
+        scope: Scope {
+            key: ask.key.id,
+            user: request.user.as_deref(),
+        },
+        messages: &request.messages,
+        conversation: ask.conversation,
+    }
+}
+
+fn facts(ask: &Ask, request: &ChatRequest<'_>, matched: &Matched<'_>) -> Facts {
+    Facts {
+        request: ask.request,
+        arrival: ask.arrival,
+        key: Arc::clone(&ask.key),
+        conversation: matched.conversation,
+        model: request.model.clone().into_owned(),
+        user: request.user.clone().map(Into::into),
+        stream: request.stream,
+        include_usage: request.include_usage,
+        last: matched.last_id,
+        thread: matched.thread(),
+        body: ask.body.clone(),
+    }
+}
+
+fn bad_request(error: BadRequest) -> ApiError {
+    ApiError::invalid_request(error.param.as_deref(), error.message)
+}
+
+fn not_recorded(error: RecordError) -> ApiError {
+    use nexus_events::outbox::AppendError;
+    match error {
+        RecordError::Append(AppendError::TooLarge { .. }) => ApiError::too_large(BODY_BYTES_MAX),
+        RecordError::Append(AppendError::Full) => outbox_full(),
+        error @ (RecordError::Append(_) | RecordError::Encode(_)) => *Fault::from(error).error,
+    }
+}
+
+impl From<RecordError> for Fault {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Append(error) => error.into(),
+            RecordError::Encode(error) => Self::internal(error),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

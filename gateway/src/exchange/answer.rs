@@ -1,0 +1,248 @@
+//! An answer put together from what a provider sent, whole or as far as it came.
+//!
+//! Chunks carry pieces: text to be appended, objects to be merged, list items
+//! that name the index they continue. The same rules as in the official
+//! clients: strings are appended, objects merged, items with an `index` merged
+//! into the item of that index, anything else replaced; what only names a thing
+//! (`id`, `type`, `role`) is replaced. So members of next year's protocol are
+//! put together as well.
+//!
+//! What comes out has the form of a message that was not streamed: list items
+//! without `index`, no nulls. A gateway that relays an answer and whoever
+//! recovers it from its chunks use this same code.
+
+mod piece;
+
+use std::collections::BTreeMap;
+
+use nexus_events::{
+    exchange_event::{AnswerChoice, AnswerContent},
+    raw_object::RawObject,
+    usage::TokenUsage,
+};
+use serde_json::value::{RawValue, to_raw_value};
+
+use self::piece::Members;
+use crate::protocol::openai::{
+    response::{ChatChunk, ChatResponse, usage},
+    text,
+};
+
+/// Bytes of an answer as it is put together: 31 MiB, what one event can hold.
+pub const ANSWER_BYTES_MAX: usize = 31 * 1024 * 1024;
+
+/// Choices of one answer: 128, the largest `n` of the API.
+pub const CHOICES_MAX: usize = 128;
+
+/// The answer exceeds [`ANSWER_BYTES_MAX`] or [`CHOICES_MAX`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("put the answer together: it is too large")]
+pub struct AnswerTooLarge;
+
+/// An answer in the making.
+#[derive(Debug, Default)]
+pub struct Answer {
+    id: Option<String>,
+    model: Option<String>,
+    choices: BTreeMap<u32, Choice>,
+    usage: Option<TokenUsage>,
+    usage_raw: Option<Box<RawValue>>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Choice {
+    finish_reason: Option<String>,
+    message: Message,
+}
+
+#[derive(Debug)]
+enum Message {
+    Whole(Box<RawValue>),
+    Pieces(Members),
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        Self::Pieces(Members::default())
+    }
+}
+
+/// One choice, put together.
+#[derive(Clone, Debug)]
+pub struct AnsweredChoice {
+    /// Its index.
+    pub index: u32,
+    /// Why the provider stopped, if it said so.
+    pub finish_reason: Option<String>,
+    /// The assistant's message.
+    pub message: Box<RawValue>,
+}
+
+/// The choices as the terminal event carries them.
+pub fn content(choices: &[AnsweredChoice]) -> AnswerContent<'_> {
+    let choices = choices.iter().map(|choice| AnswerChoice {
+        index: choice.index,
+        finish_reason: choice.finish_reason.as_deref().map(Into::into),
+        message: &choice.message,
+    });
+    AnswerContent {
+        choices: choices.collect(),
+    }
+}
+
+impl Answer {
+    /// Takes a whole answer.
+    ///
+    /// # Errors
+    /// [`AnswerTooLarge`].
+    pub fn take(&mut self, response: &ChatResponse<'_>) -> Result<(), AnswerTooLarge> {
+        self.identify(response.id, response.model);
+        self.count(response.usage);
+        for choice in &response.choices {
+            self.grow(choice.message.get().len())?;
+            let finish_reason = choice.finish_reason.as_ref();
+            let taken = Choice {
+                finish_reason: finish_reason.map(|reason| reason.as_str().to_owned()),
+                message: Message::Whole(choice.message.to_owned()),
+            };
+            self.choices.insert(choice.index, taken);
+            self.check_choices()?;
+        }
+        Ok(())
+    }
+
+    /// Adds a chunk.
+    ///
+    /// # Errors
+    /// [`AnswerTooLarge`]; the answer then holds what came before.
+    pub fn add(&mut self, chunk: &ChatChunk<'_>) -> Result<(), AnswerTooLarge> {
+        self.identify(chunk.id, chunk.model);
+        self.count(chunk.usage);
+        for piece in chunk.choices.iter().flatten() {
+            let size = piece.delta.as_ref().map_or(0, piece::size);
+            self.grow(size)?;
+            let choice = self.choices.entry(piece.index).or_default();
+            if let Some(reason) = &piece.finish_reason {
+                choice.finish_reason = Some(reason.as_str().to_owned());
+            }
+            if let Some(delta) = &piece.delta {
+                choice.add(delta);
+            }
+            self.check_choices()?;
+        }
+        Ok(())
+    }
+
+    /// The provider's id of the answer.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// The model that the provider says it used.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// The provider's token counts.
+    pub const fn usage(&self) -> Option<TokenUsage> {
+        self.usage
+    }
+
+    /// The provider's usage block as it came.
+    pub fn usage_raw(&self) -> Option<&RawValue> {
+        self.usage_raw.as_deref()
+    }
+
+    /// Whether the provider has said of every choice why it stopped.
+    pub fn is_finished(&self) -> bool {
+        !self.choices.is_empty()
+            && self
+                .choices
+                .values()
+                .all(|choice| choice.finish_reason.is_some())
+    }
+
+    /// Whether nothing was answered.
+    pub fn is_empty(&self) -> bool {
+        self.choices.is_empty()
+    }
+
+    /// Why the provider stopped, one for each choice; empty while it has not said so of all.
+    pub fn finish_reasons(&self) -> Vec<String> {
+        let reasons = self
+            .choices
+            .values()
+            .map(|choice| choice.finish_reason.clone());
+        reasons.collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// The choices put together, in the order of their index.
+    pub fn choices(&self) -> Vec<AnsweredChoice> {
+        let choices = self.choices.iter().map(|(index, choice)| AnsweredChoice {
+            index: *index,
+            finish_reason: choice.finish_reason.clone(),
+            message: choice.message.to_raw(),
+        });
+        choices.collect()
+    }
+
+    fn identify(&mut self, id: Option<&RawValue>, model: Option<&RawValue>) {
+        if self.id.is_none() {
+            self.id = id.and_then(text).map(std::borrow::Cow::into_owned);
+        }
+        if self.model.is_none() {
+            self.model = model.and_then(text).map(std::borrow::Cow::into_owned);
+        }
+    }
+
+    /// Some providers count on in every chunk: the last block is the sum.
+    fn count(&mut self, raw: Option<&RawValue>) {
+        let Some(raw) = raw else { return };
+        if let Some(tokens) = usage(raw) {
+            self.usage = Some(tokens);
+            self.usage_raw = Some(raw.to_owned());
+        } else if self.usage_raw.is_none() {
+            self.usage_raw = Some(raw.to_owned());
+        }
+    }
+
+    fn grow(&mut self, bytes: usize) -> Result<(), AnswerTooLarge> {
+        let grown = self.bytes.saturating_add(bytes);
+        if grown > ANSWER_BYTES_MAX {
+            return Err(AnswerTooLarge);
+        }
+        self.bytes = grown;
+        Ok(())
+    }
+
+    fn check_choices(&self) -> Result<(), AnswerTooLarge> {
+        if self.choices.len() > CHOICES_MAX {
+            return Err(AnswerTooLarge);
+        }
+        Ok(())
+    }
+}
+
+impl Choice {
+    fn add(&mut self, delta: &RawObject<'_>) {
+        if let Message::Pieces(members) = &mut self.message {
+            members.merge(delta);
+        }
+    }
+}
+
+impl Message {
+    fn to_raw(&self) -> Box<RawValue> {
+        match self {
+            Self::Whole(raw) => raw.clone(),
+            // What was read as JSON can be written as JSON; `null` stands for what cannot be.
+            Self::Pieces(members) => {
+                to_raw_value(members).unwrap_or_else(|_| RawValue::NULL.to_owned())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+use super::*;
+
+fn add(answer: &mut Answer, chunk: &str) {
+    answer.add(&serde_json::from_str(chunk).unwrap()).unwrap();
+}
+
+/// The message of choice 0 after those deltas.
+fn message(deltas: &[&str]) -> String {
+    let mut answer = Answer::default();
+    for delta in deltas {
+        add(
+            &mut answer,
+            &format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#),
+        );
+    }
+    answer.choices()[0].message.get().to_owned()
+}
+
+#[test]
+fn text_is_appended_and_nulls_are_nothing() {
+    let message = message(&[
+        r#"{"role":"assistant","content":"","refusal":null}"#,
+        r#"{"content":"a\"b\u00e9"}"#,
+        r#"{"content":" c","reasoning_content":"why"}"#,
+        r#"{"reasoning_content":"?"}"#,
+        "{}",
+    ]);
+    assert_eq!(
+        message,
+        r#"{"role":"assistant","content":"a\"bé c","reasoning_content":"why?"}"#
+    );
+}
+
+#[test]
+fn tool_calls_are_put_together_by_their_index() {
+    let message = message(&[
+        r#"{"role":"assistant","content":null,"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"look","arguments":""}}]}"#,
+        r#"{"tool_calls":[{"index":0,"function":{"arguments":"{\"x\""}}]}"#,
+        r#"{"tool_calls":[{"index":3,"id":"c2","type":"function","function":{"name":"hear","arguments":"{"}},{"index":0,"function":{"arguments":":1}"}}]}"#,
+        r#"{"tool_calls":[{"index":3,"id":"","function":{"name":"hear","arguments":"}"}}]}"#,
+    ]);
+    assert_eq!(
+        message,
+        r#"{"role":"assistant","tool_calls":[{"id":"c1","type":"function","function":{"name":"look","arguments":"{\"x\":1}"}},{"id":"c2","type":"function","function":{"name":"hear","arguments":"{}"}}]}"#
+    );
+}
+
+#[test]
+fn tool_calls_without_an_index_go_by_their_id() {
+    let message = message(&[
+        r#"{"tool_calls":[{"id":"c1","function":{"name":"a","arguments":"1"}}]}"#,
+        r#"{"tool_calls":[{"function":{"arguments":"2"}}]}"#,
+        r#"{"tool_calls":[{"id":"c2","function":{"name":"b","arguments":"3"}}]}"#,
+    ]);
+    assert_eq!(
+        message,
+        r#"{"tool_calls":[{"id":"c1","function":{"name":"a","arguments":"12"}},{"id":"c2","function":{"name":"b","arguments":"3"}}]}"#
+    );
+}
+
+#[test]
+fn what_is_not_known_is_merged_by_its_form() {
+    let message = message(&[
+        r#"{"function_call":{"name":"f","arguments":"{"},"audio":{"id":"a","data":"AA"},"annotations":[{"type":"url"}],"score":1,"odd":"x"}"#,
+        r#"{"function_call":{"arguments":"}"},"audio":{"id":"a","data":"BB","expires_at":7},"annotations":[{"type":"file"}],"score":2.50,"odd":[1]}"#,
+    ]);
+    assert_eq!(
+        message,
+        r#"{"function_call":{"name":"f","arguments":"{}"},"audio":{"id":"a","data":"AABB","expires_at":7},"annotations":[{"type":"url"},{"type":"file"}],"score":2.50,"odd":[1]}"#
+    );
+}
+
+#[test]
+fn choices_are_kept_apart_and_in_order() {
+    let mut answer = Answer::default();
+    add(
+        &mut answer,
+        r#"{"id":"r","model":"m","choices":[{"index":1,"delta":{"content":"b"}}]}"#,
+    );
+    add(
+        &mut answer,
+        r#"{"id":"x","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"},{"index":1,"delta":{"content":"B"}}]}"#,
+    );
+    assert!(!answer.is_finished());
+    add(
+        &mut answer,
+        r#"{"choices":[{"index":1,"delta":{},"finish_reason":"length"}]}"#,
+    );
+    add(
+        &mut answer,
+        r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"x":{"y":1}}}"#,
+    );
+    assert!(answer.is_finished());
+    assert_eq!((answer.id(), answer.model()), (Some("r"), Some("m")));
+    assert_eq!(answer.usage().unwrap().output_tokens, 2);
+    assert!(answer.usage_raw().unwrap().get().contains(r#"{"y":1}"#));
+    let choices = answer.choices();
+    let said: Vec<(u32, &str, Option<&str>)> = choices
+        .iter()
+        .map(|choice| {
+            (
+                choice.index,
+                choice.message.get(),
+                choice.finish_reason.as_deref(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (0, r#"{"content":"a"}"#, Some("stop")),
+            (1, r#"{"content":"bB"}"#, Some("length"))
+        ]
+    );
+}
+
+#[test]
+fn a_whole_answer_is_kept_as_it_came() {
+    let body = r#"{"id":"r","choices":[{"index":0,"message":{"role":"assistant", "content":null},"finish_reason":"stop"}]}"#;
+    let mut answer = Answer::default();
+    answer.take(&serde_json::from_str(body).unwrap()).unwrap();
+    assert_eq!(
+        answer.choices()[0].message.get(),
+        r#"{"role":"assistant", "content":null}"#
+    );
+    assert!(answer.usage().is_none());
+}
+
+#[test]
+fn an_answer_has_bounds() {
+    let mut answer = Answer::default();
+    let long = format!(
+        r#"{{"choices":[{{"index":0,"delta":{{"content":"{}"}}}}]}}"#,
+        "x".repeat(ANSWER_BYTES_MAX / 2)
+    );
+    let chunk: ChatChunk<'_> = serde_json::from_str(&long).unwrap();
+    answer.add(&chunk).unwrap();
+    assert_eq!(answer.add(&chunk), Err(AnswerTooLarge));
+    let mut answer = Answer::default();
+    let mut outcomes = (0..=CHOICES_MAX).map(|index| {
+        let chunk = format!(r#"{{"choices":[{{"index":{index},"delta":{{}}}}]}}"#);
+        answer.add(&serde_json::from_str(&chunk).unwrap())
+    });
+    assert!(
+        outcomes
+            .by_ref()
+            .take(CHOICES_MAX)
+            .all(|outcome| outcome.is_ok())
+    );
+    assert_eq!(outcomes.next(), Some(Err(AnswerTooLarge)));
+}

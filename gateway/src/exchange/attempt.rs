@@ -1,0 +1,176 @@
+//! Asks providers until one begins to answer.
+
+use std::{future::Future, pin::Pin};
+
+use nexus_events::exchange_event::FailureReason;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::{Ask, Exchange, Facts, client::Client, fault::Fault};
+use crate::{
+    configuration::Candidate,
+    middleware::Arrival,
+    protocol::openai::request::ChatRequest,
+    provider::{
+        Provider, ProviderCall, ProviderError, Retry, UpstreamRequest, adapter,
+        transport::{ERROR_BYTES_MAX, Upstream},
+    },
+    routing,
+};
+
+/// A provider that has begun to answer with a success status.
+pub(super) struct Answering {
+    pub(super) adapter: &'static dyn Provider,
+    pub(super) upstream: Upstream,
+}
+
+/// What ends a wait for the provider, beside the provider.
+pub(super) struct Interrupts {
+    hard_stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    on_hang_up: bool,
+}
+
+/// How a wait for the provider ended, where it did not end well.
+pub(super) enum Interrupted {
+    Provider(ProviderError),
+    Hub(Fault),
+}
+
+impl Interrupts {
+    pub(super) fn new(hard_stop: CancellationToken, facts: &Facts) -> Self {
+        Self {
+            hard_stop: Box::pin(hard_stop.cancelled_owned()),
+            on_hang_up: facts.cancels(),
+        }
+    }
+
+    /// Waits for the provider, unless the hub must stop or the client's hanging up ends it.
+    pub(super) async fn unless<T>(
+        &mut self,
+        client: &mut Client,
+        provider: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, Interrupted> {
+        tokio::select! {
+            biased;
+            answered = provider => answered.map_err(Interrupted::Provider),
+            () = self.hard_stop.as_mut() => Err(Interrupted::Hub(Fault::shutdown())),
+            () = client.hung_up(), if self.on_hang_up => {
+                Err(Interrupted::Hub(Fault::client_cancelled()))
+            }
+        }
+    }
+}
+
+impl From<Interrupted> for Fault {
+    fn from(interrupted: Interrupted) -> Self {
+        match interrupted {
+            Interrupted::Provider(error) => error.into(),
+            Interrupted::Hub(fault) => fault,
+        }
+    }
+}
+
+/// The request as a candidate's adapter wants it.
+pub(super) fn encode(
+    ask: &Ask,
+    request: &ChatRequest<'_>,
+    candidate: &Candidate,
+) -> Result<UpstreamRequest, ProviderError> {
+    encode_for((ask.request, ask.arrival, &ask.body), request, candidate)
+}
+
+fn encode_for(
+    (id, arrival, body): (nexus_events::id::RequestId, Arrival, &bytes::Bytes),
+    request: &ChatRequest<'_>,
+    candidate: &Candidate,
+) -> Result<UpstreamRequest, ProviderError> {
+    adapter_of(candidate)?.encode(ProviderCall {
+        id,
+        time: arrival.time,
+        request,
+        body,
+        target: routing::target(candidate),
+    })
+}
+
+fn adapter_of(candidate: &Candidate) -> Result<&'static dyn Provider, ProviderError> {
+    let kind = &candidate.provider.resource.kind;
+    adapter(kind).ok_or_else(|| {
+        let message = format!("This version knows no providers of kind '{kind}'.");
+        ProviderError::new(FailureReason::Internal, message).with_retry(Retry::Now)
+    })
+}
+
+impl Exchange {
+    /// Asks one provider after the other until one answers with a success status.
+    ///
+    /// # Errors
+    /// The [`Fault`] of the last one, or what ended the exchange meanwhile.
+    pub(super) async fn ask(
+        &mut self,
+        first: Result<UpstreamRequest, ProviderError>,
+        interrupts: &mut Interrupts,
+        client: &mut Client,
+    ) -> Result<Answering, Fault> {
+        let mut encoded = first;
+        loop {
+            let candidate = self.route.current().clone();
+            self.recorder.attempt_started(&candidate)?;
+            self.recorder.released().await?;
+            let asked = self.ask_one(&candidate, encoded, interrupts, client).await;
+            let error = match asked {
+                Ok(answering) => return Ok(answering),
+                Err(Interrupted::Hub(fault)) => return Err(fault),
+                Err(Interrupted::Provider(error)) => error,
+            };
+            if !self.route.advance(error.retry) {
+                return Err(error.into());
+            }
+            let fault = Fault::from(error).without_key(Some(&candidate));
+            tracing::warn!(
+                request.id = %self.facts.request,
+                provider = %candidate.provider.resource.name,
+                reason = fault.reason.as_str(),
+                "an attempt failed; the next provider is asked"
+            );
+            self.recorder.attempt_ended(Some(fault.failure()))?;
+            encoded = self.encode_again();
+        }
+    }
+
+    async fn ask_one(
+        &mut self,
+        candidate: &Candidate,
+        encoded: Result<UpstreamRequest, ProviderError>,
+        interrupts: &mut Interrupts,
+        client: &mut Client,
+    ) -> Result<Answering, Interrupted> {
+        let adapter = adapter_of(candidate).map_err(Interrupted::Provider)?;
+        let request = encoded.map_err(Interrupted::Provider)?;
+        let sent = self.parts.transport.send(request);
+        let mut upstream = interrupts.unless(client, sent).await?;
+        self.recorder.answered(upstream.status);
+        if upstream.status.is_success() {
+            return Ok(Answering { adapter, upstream });
+        }
+        let body = upstream.body.read_whole(ERROR_BYTES_MAX);
+        // An error whose body is cut off or too long is an error still.
+        let body = match interrupts.unless(client, body).await {
+            Ok(body) => body,
+            Err(Interrupted::Provider(_)) => bytes::Bytes::new(),
+            Err(hub) => return Err(hub),
+        };
+        let error = adapter.decode_error(upstream.status, &upstream.headers, &body);
+        Err(Interrupted::Provider(error))
+    }
+
+    /// The request for the next candidate, read from the body again: retries are rare.
+    fn encode_again(&self) -> Result<UpstreamRequest, ProviderError> {
+        let facts = &self.facts;
+        let request = ChatRequest::parse(&facts.body).map_err(|error| {
+            ProviderError::new(FailureReason::Internal, "The body cannot be read again.")
+                .caused_by(error)
+        })?;
+        let ask = (facts.request, facts.arrival, &facts.body);
+        encode_for(ask, &request, self.route.current())
+    }
+}

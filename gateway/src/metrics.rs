@@ -1,0 +1,200 @@
+//! What is counted, for Prometheus: names with units, labels from closed sets only.
+
+pub mod listener;
+mod outbox;
+
+use nexus_events::outbox::Outbox;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// Upper bounds of the latency buckets, in seconds: from an echo to a long reasoning answer.
+const LATENCY_BUCKETS_SECONDS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+];
+
+/// The hub's metrics and the registry that they are read from.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// HTTP answers, by status class (`2xx` … `5xx`).
+    pub answers: IntCounterVec,
+    /// Exchanges that ended, by outcome: `completed` or a failure's reason.
+    pub exchanges: IntCounterVec,
+    /// Requests with a known key that went to no provider, by error code.
+    pub rejected: IntCounterVec,
+    /// Streamed chunks recorded.
+    pub chunks: IntCounter,
+    /// From the request's arrival to the first byte of the answer.
+    pub first_token_seconds: Histogram,
+    /// From an attempt's start to its end.
+    pub upstream_seconds: Histogram,
+    /// Exchanges under way.
+    pub open_exchanges: IntGauge,
+    /// Client connections open.
+    pub connections: IntGauge,
+    /// Stream sequence of the configuration in force.
+    pub config_sequence: IntGauge,
+    /// Events in the log that the read model does not have yet.
+    pub projector_lag_events: IntGauge,
+    /// Events that could not be applied to the read model since the start.
+    pub dead_letters: IntGauge,
+    /// Positions that are missing in the log: proof of loss.
+    pub log_gaps: IntGauge,
+    /// Outboxes of lost gateways that this one has adopted and not settled yet.
+    pub adopted_outboxes: IntGauge,
+    /// 1 while this gateway is the one that sweeps after lost ones, else 0.
+    pub sweeper: IntGauge,
+    /// Requests of lost gateways that this one has presumed lost.
+    pub presumed_lost: IntCounter,
+    /// Requests of lost gateways that this one has settled after their time.
+    pub lost_settled: IntCounter,
+    /// When the latest good backup was taken, seconds since 1970; 0: there is none.
+    pub last_backup_seconds: IntGauge,
+    /// 1 while a part is ready, else 0.
+    pub ready: IntGaugeVec,
+    /// 1 while Redis answers, else 0; stays 0 without Redis.
+    pub redis_up: IntGauge,
+    /// Calls that this gateway's own memory answered because Redis did not.
+    pub redis_fallbacks: IntCounter,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    ///
+    /// # Errors
+    /// Two have one name: a fault of this file, which every test would show.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let new = Register(&registry);
+        Ok(Self {
+            answers: new.counters("nexus_http_answers_total", "HTTP answers.", "class")?,
+            exchanges: new.counters("nexus_exchanges_total", "Exchanges that ended.", "outcome")?,
+            rejected: new.counters("nexus_rejected_total", "Requests refused.", "code")?,
+            chunks: new.counter("nexus_chunks_total", "Streamed chunks recorded.")?,
+            first_token_seconds: new.latency(
+                "nexus_first_token_seconds",
+                "Time to the first byte of the answer.",
+            )?,
+            upstream_seconds: new.latency("nexus_upstream_seconds", "Time of one attempt.")?,
+            open_exchanges: new.gauge("nexus_open_exchanges", "Exchanges under way.")?,
+            connections: new.gauge("nexus_connections", "Client connections open.")?,
+            config_sequence: new.gauge("nexus_config_sequence", "Configuration in force.")?,
+            projector_lag_events: new.gauge(
+                "nexus_projector_lag_events",
+                "Events that the read model does not have yet.",
+            )?,
+            dead_letters: new.gauge("nexus_dead_letters", "Events that could not be applied.")?,
+            log_gaps: new.gauge("nexus_log_gaps", "Positions missing in the log.")?,
+            adopted_outboxes: new.gauge(
+                "nexus_adopted_outboxes",
+                "Outboxes of lost gateways, not settled yet.",
+            )?,
+            sweeper: new.gauge(
+                "nexus_sweeper",
+                "1 while this gateway sweeps after lost ones.",
+            )?,
+            presumed_lost: new.counter(
+                "nexus_presumed_lost_total",
+                "Requests that were presumed lost.",
+            )?,
+            lost_settled: new.counter(
+                "nexus_lost_settled_total",
+                "Requests of lost gateways that were settled.",
+            )?,
+            last_backup_seconds: new.gauge(
+                "nexus_last_backup_timestamp_seconds",
+                "When the latest good backup was taken; 0 for none.",
+            )?,
+            ready: new.gauges("nexus_ready", "1 while the part is ready.", "part")?,
+            redis_up: new.gauge("nexus_redis_up", "1 while Redis answers.")?,
+            redis_fallbacks: new.counter(
+                "nexus_redis_fallbacks_total",
+                "Calls that Redis did not answer.",
+            )?,
+            registry,
+        })
+    }
+
+    /// Shows the figures of the gateway's outbox, too.
+    ///
+    /// # Errors
+    /// The process has shown one already: a fault of this program.
+    pub fn show_outbox(&self, outbox: Outbox) -> Result<(), prometheus::Error> {
+        let figures = outbox::OutboxFigures::of(outbox)?;
+        self.registry.register(Box::new(figures))
+    }
+
+    /// All of them in Prometheus' text format.
+    ///
+    /// # Errors
+    /// A metric cannot be written as text.
+    pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// Makes and registers in one step.
+struct Register<'a>(&'a Registry);
+
+impl Register<'_> {
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let metric = IntCounter::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        let metric = IntGauge::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        let metric = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn latency(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+        let buckets = LATENCY_BUCKETS_SECONDS.to_vec();
+        let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_can_be_read() {
+        let metrics = Metrics::new().unwrap();
+        metrics.answers.with_label_values(&["2xx"]).inc();
+        let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+        assert!(
+            text.contains(r#"nexus_http_answers_total{class="2xx"} 1"#),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! The outbox's figures, read at the moment when they are asked for.
+//!
+//! A gauge that a task sets now and then would say "nothing to ship" for a
+//! moment after something was appended, and who waits for an empty outbox
+//! would go on too early.
+
+use nexus_events::{outbox::Outbox, subject::Lane};
+use prometheus::{
+    IntGauge, IntGaugeVec, Opts,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+
+/// Bytes, events not shipped and events shipped, by lane.
+#[derive(Debug)]
+pub(super) struct OutboxFigures {
+    outbox: Outbox,
+    bytes: IntGauge,
+    lag: IntGaugeVec,
+    shipped: IntGaugeVec,
+}
+
+impl OutboxFigures {
+    pub(super) fn of(outbox: Outbox) -> Result<Self, prometheus::Error> {
+        let by_lane = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["lane"]);
+        Ok(Self {
+            outbox,
+            bytes: IntGauge::new("nexus_outbox_bytes", "Bytes in the outbox.")?,
+            lag: by_lane("nexus_outbox_lag_events", "Events not yet shipped.")?,
+            shipped: by_lane("nexus_shipped_events", "Events shipped since the start.")?,
+        })
+    }
+}
+
+impl Collector for OutboxFigures {
+    fn desc(&self) -> Vec<&Desc> {
+        let mut descriptions = self.bytes.desc();
+        descriptions.extend(self.lag.desc());
+        descriptions.extend(self.shipped.desc());
+        descriptions
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let usage = self.outbox.usage();
+        self.bytes.set(gauge(usage.used_bytes));
+        for lane in Lane::ALL {
+            let of = |counts: [u64; 3]| counts.get(lane.index()).copied().unwrap_or(0);
+            let (appended, shipped) = (of(usage.appended), of(usage.shipped));
+            let labels = [lane.name()];
+            let lag = gauge(appended.saturating_sub(shipped));
+            self.lag.with_label_values(&labels).set(lag);
+            self.shipped.with_label_values(&labels).set(gauge(shipped));
+        }
+        let mut families = self.bytes.collect();
+        families.extend(self.lag.collect());
+        families.extend(self.shipped.collect());
+        families
+    }
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,384 @@
+//! A chat request: checked where the hub depends on it, raw everywhere else.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use nexus_events::raw_object::RawObject;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Text, is_null};
+use crate::protocol::readable;
+
+/// Members of a request's body: 128, four times what the API has.
+///
+/// They are compared with each other to find a name that comes twice.
+pub const MEMBERS_MAX: usize = 128;
+
+/// Messages of one request: 10 000.
+///
+/// The longest agent sessions seen have some hundreds; each message costs a
+/// hash, a node of the tree and 35 bytes of `received`.
+pub const MESSAGES_MAX: usize = 10_000;
+
+/// Characters of a model's name or of `user`: 256; both are repeated in every event of a request.
+pub const NAME_CHARS_MAX: usize = 256;
+
+/// A chat request that can be routed and recorded.
+#[derive(Debug)]
+pub struct ChatRequest<'a> {
+    /// Every member of the body as it came, `model` and `messages` too.
+    pub members: RawObject<'a>,
+    /// The model that the client asks for.
+    pub model: Cow<'a, str>,
+    /// The messages, each an object with a `role`.
+    pub messages: Vec<&'a RawValue>,
+    /// Whether the answer is to be streamed.
+    pub stream: bool,
+    /// Whether the client asked for a chunk with the usage.
+    pub include_usage: bool,
+    /// The end user that the client names.
+    pub user: Option<Cow<'a, str>>,
+}
+
+/// A body that is no chat request: what to tell the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("read the request: {message}")]
+pub struct BadRequest {
+    /// The member that is wrong, as a path such as `messages[2].role`.
+    pub param: Option<String>,
+    /// The sentence for the client.
+    pub message: String,
+}
+
+impl BadRequest {
+    fn new(param: &str, message: impl Into<String>) -> Self {
+        Self {
+            param: Some(param.to_owned()),
+            message: message.into(),
+        }
+    }
+}
+
+impl<'a> ChatRequest<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// [`BadRequest`]: it is no JSON object, names a member twice, lacks what
+    /// is required, holds a wrong type or exceeds a bound.
+    pub fn parse(body: &'a [u8]) -> Result<Self, BadRequest> {
+        let members = RawObject::parse(body).map_err(|error| BadRequest {
+            param: None,
+            message: format!("The body is not a JSON object: {error}."),
+        })?;
+        refuse_ambiguity(&members)?;
+        refuse_unreadable(&members)?;
+        let model = match member::<Text<'_>>(&members, "model", "a string")? {
+            Some(Text(model)) if !model.is_empty() => model,
+            Some(_) => return Err(BadRequest::new("model", "`model` must not be empty.")),
+            None => return Err(BadRequest::new("model", "`model` is required.")),
+        };
+        let options = stream_options(&members)?;
+        let user = member::<Text<'_>>(&members, "user", "a string")?.map(|text| text.0);
+        bounded("model", Some(&model))?;
+        bounded("user", user.as_ref())?;
+        Ok(Self {
+            messages: messages(&members)?,
+            stream: member(&members, "stream", "a boolean")?.unwrap_or(false),
+            include_usage: options.and_then(|options| options.include_usage) == Some(true),
+            members,
+            model,
+            user,
+        })
+    }
+
+    /// The body for a provider that knows the model by another name.
+    ///
+    /// The very bytes of the client where nothing has to change; else a copy
+    /// with the model's name replaced and, for a stream, the usage asked for.
+    pub fn body_for(&self, body: &Bytes, model: &str) -> Bytes {
+        let ask_usage = self.stream && !self.include_usage;
+        if model == self.model && !ask_usage {
+            return body.clone();
+        }
+        let mut out = Vec::with_capacity(body.len() + model.len() + 64);
+        out.push(b'{');
+        for (name, value) in self.members.iter() {
+            if name == "stream_options" && ask_usage {
+                continue;
+            }
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            write_json(&mut out, name);
+            out.push(b':');
+            if name == "model" {
+                write_json(&mut out, model);
+            } else {
+                out.extend_from_slice(value.get().as_bytes());
+            }
+        }
+        if ask_usage {
+            out.extend_from_slice(br#","stream_options":"#);
+            self.write_stream_options(&mut out);
+        }
+        out.push(b'}');
+        out.into()
+    }
+
+    /// The client's stream options with `include_usage` set.
+    fn write_stream_options(&self, out: &mut Vec<u8>) {
+        let options = self.members.get("stream_options");
+        let options = options.and_then(|raw| RawObject::parse(raw.get().as_bytes()).ok());
+        out.push(b'{');
+        for (name, value) in options.iter().flat_map(RawObject::iter) {
+            if name != "include_usage" {
+                write_json(out, name);
+                out.push(b':');
+                out.extend_from_slice(value.get().as_bytes());
+                out.push(b',');
+            }
+        }
+        out.extend_from_slice(br#""include_usage":true}"#);
+    }
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+fn stream_options(members: &RawObject<'_>) -> Result<Option<StreamOptions>, BadRequest> {
+    // Serde would read a struct from an array as well.
+    match members.get("stream_options") {
+        Some(raw) if raw.get().starts_with('[') => Err(BadRequest::new(
+            "stream_options",
+            "`stream_options` must be an object.",
+        )),
+        _ => member(members, "stream_options", "an object"),
+    }
+}
+
+/// Reads a member; `None` when it is absent or null.
+fn member<'a, T: Deserialize<'a>>(
+    members: &RawObject<'a>,
+    name: &str,
+    expected: &str,
+) -> Result<Option<T>, BadRequest> {
+    members
+        .get(name)
+        .filter(|raw| !is_null(raw))
+        .map(|raw| serde_json::from_str(raw.get()))
+        .transpose()
+        .map_err(|error| BadRequest::new(name, format!("`{name}` must be {expected}: {error}.")))
+}
+
+fn messages<'a>(members: &RawObject<'a>) -> Result<Vec<&'a RawValue>, BadRequest> {
+    #[derive(Deserialize)]
+    struct Role<'a> {
+        #[serde(borrow)]
+        role: Text<'a>,
+    }
+    let messages: Vec<&'a RawValue> = member(members, "messages", "an array of objects")?
+        .ok_or_else(|| BadRequest::new("messages", "`messages` is required."))?;
+    if messages.is_empty() {
+        return Err(BadRequest::new("messages", "`messages` must not be empty."));
+    }
+    if messages.len() > MESSAGES_MAX {
+        let message = format!("`messages` must not have more than {MESSAGES_MAX} entries.");
+        return Err(BadRequest::new("messages", message));
+    }
+    for (index, message) in messages.iter().enumerate() {
+        if !message.get().starts_with('{') {
+            let message = format!("`messages[{index}]` must be an object.");
+            return Err(BadRequest::new(&format!("messages[{index}]"), message));
+        }
+        let role = serde_json::from_str::<Role<'_>>(message.get());
+        if !role.is_ok_and(|role| !role.role.0.is_empty()) {
+            let param = format!("messages[{index}].role");
+            let message = format!("`{param}` must be a string that is not empty.");
+            return Err(BadRequest::new(&param, message));
+        }
+    }
+    Ok(messages)
+}
+
+/// A body that names a member twice means one thing to one reader and another to the next: what
+/// the hub authorises and records could differ from what the provider does.
+fn refuse_ambiguity(members: &RawObject<'_>) -> Result<(), BadRequest> {
+    let names: Vec<&str> = members
+        .iter()
+        .map(|(name, _)| name)
+        .take(MEMBERS_MAX + 1)
+        .collect();
+    if names.len() > MEMBERS_MAX {
+        return Err(BadRequest {
+            param: None,
+            message: format!("The body must not have more than {MEMBERS_MAX} members."),
+        });
+    }
+    for (index, name) in names.iter().enumerate() {
+        if names.iter().take(index).any(|earlier| earlier == name) {
+            let param: String = name.chars().take(NAME_CHARS_MAX).collect();
+            let message = format!("`{param}` is given twice.");
+            return Err(BadRequest::new(&param, message));
+        }
+    }
+    Ok(())
+}
+
+/// What some reader of the log could not read has no place in it.
+fn refuse_unreadable(members: &RawObject<'_>) -> Result<(), BadRequest> {
+    for (name, value) in members.iter() {
+        if let Err(error) = readable::check(value) {
+            let param: String = name.chars().take(NAME_CHARS_MAX).collect();
+            let message = format!("`{param}` cannot be read: {error}.");
+            return Err(BadRequest::new(&param, message));
+        }
+    }
+    Ok(())
+}
+
+fn bounded(name: &str, value: Option<&Cow<'_, str>>) -> Result<(), BadRequest> {
+    match value {
+        Some(value) if value.chars().nth(NAME_CHARS_MAX).is_some() => {
+            let message = format!("`{name}` must not be longer than {NAME_CHARS_MAX} characters.");
+            Err(BadRequest::new(name, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_json(out: &mut Vec<u8>, text: &str) {
+    // Writing a string to a Vec cannot fail.
+    serde_json::to_writer(out, text).unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(body: &str) -> (Option<String>, String) {
+        let error = ChatRequest::parse(body.as_bytes()).unwrap_err();
+        (error.param, error.message)
+    }
+
+    #[test]
+    fn a_request_is_read_and_keeps_what_it_does_not_know() {
+        let body = br#"{"model":"m","messages":[{"role":"user","content":"hi","x":[1.0]}],"stream":true,"stream_options":{"include_usage":true},"user":"u","novel":{"a":1}}"#;
+        let request = ChatRequest::parse(body).unwrap();
+        assert_eq!(
+            (request.model.as_ref(), request.user.as_deref()),
+            ("m", Some("u"))
+        );
+        assert!(request.stream && request.include_usage);
+        assert_eq!(
+            request.messages[0].get(),
+            r#"{"role":"user","content":"hi","x":[1.0]}"#
+        );
+        assert_eq!(request.members.get("novel").unwrap().get(), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn null_is_the_same_as_absent() {
+        let body = br#"{"model":"m","messages":[{"role":"user"}],"stream":null,"stream_options":null,"user":null}"#;
+        let request = ChatRequest::parse(body).unwrap();
+        assert!(!request.stream && !request.include_usage && request.user.is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            ("", None),
+            ("[]", None),
+            (
+                "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"\u{1}\"}]}",
+                None,
+            ),
+            (r#"{"model":"m"}{"#, None),
+            (r#"{"messages":[{"role":"user"}]}"#, Some("model")),
+            (r#"{"model":7,"messages":[{"role":"user"}]}"#, Some("model")),
+            (
+                r#"{"model":"","messages":[{"role":"user"}]}"#,
+                Some("model"),
+            ),
+            (r#"{"model":"m"}"#, Some("messages")),
+            (r#"{"model":"m","messages":null}"#, Some("messages")),
+            (r#"{"model":"m","messages":[]}"#, Some("messages")),
+            (r#"{"model":"m","messages":"hi"}"#, Some("messages")),
+            (
+                r#"{"model":"m","messages":[{"role":"user"},"hi"]}"#,
+                Some("messages[1]"),
+            ),
+            (r#"{"model":"m","messages":[{}]}"#, Some("messages[0].role")),
+            (
+                r#"{"model":"m","messages":[{"role":1}]}"#,
+                Some("messages[0].role"),
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user"}],"stream":"yes"}"#,
+                Some("stream"),
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user"}],"stream_options":1}"#,
+                Some("stream_options"),
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user"}],"stream_options":[true]}"#,
+                Some("stream_options"),
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user"}],"user":1}"#,
+                Some("user"),
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user"}],"model":"n"}"#,
+                Some("model"),
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user","content":"\ud800"}]}"#,
+                Some("messages"),
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user"}],"top_p":1e999}"#,
+                Some("top_p"),
+            ),
+        ];
+        for (body, param) in cases {
+            assert_eq!(refused(body).0.as_deref(), param, "{body}");
+        }
+        let invalid_utf8 =
+            b"{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}";
+        assert_eq!(ChatRequest::parse(invalid_utf8).unwrap_err().param, None);
+    }
+
+    #[test]
+    fn bounds_hold() {
+        let message = r#"{"role":"user"},"#.repeat(MESSAGES_MAX);
+        let body = |more: &str| format!(r#"{{"model":"m","messages":[{message}{more}]}}"#);
+        assert_eq!(
+            refused(&body(r#"{"role":"user"}"#)).0.as_deref(),
+            Some("messages")
+        );
+        let long = format!(
+            r#"{{"model":"{}","messages":[{{"role":"user"}}]}}"#,
+            "x".repeat(NAME_CHARS_MAX + 1)
+        );
+        assert_eq!(refused(&long).0.as_deref(), Some("model"));
+        let members: Vec<String> = (0..MEMBERS_MAX).map(|n| format!(r#""m{n}":1,"#)).collect();
+        let members = members.concat();
+        let body = format!(r#"{{{members}"model":"m"}}"#);
+        assert!(refused(&body).1.contains("members"));
+    }
+
+    #[test]
+    fn a_body_is_copied_only_where_it_changes() {
+        let body = Bytes::from_static(br#"{ "model":"m","messages":[{"role":"user"}] }"#);
+        let request = ChatRequest::parse(&body).unwrap();
+        assert_eq!(request.body_for(&body, "m").as_ptr(), body.as_ptr());
+        assert_eq!(
+            request.body_for(&body, "n\""),
+            r#"{"model":"n\"","messages":[{"role":"user"}]}"#
+        );
+    }
+}

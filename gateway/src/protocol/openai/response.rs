@@ -1,0 +1,190 @@
+//! A provider's answer, whole or in chunks, as far as recording needs it.
+
+use nexus_events::{raw_object::RawObject, usage::TokenUsage};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::Text;
+
+/// A whole answer.
+#[derive(Debug, Deserialize)]
+pub struct ChatResponse<'a> {
+    /// The provider's id of the answer; a string in OpenAI's own answers.
+    #[serde(borrow, default)]
+    pub id: Option<&'a RawValue>,
+    /// The model that the provider says it used.
+    #[serde(borrow, default)]
+    pub model: Option<&'a RawValue>,
+    /// The choices.
+    #[serde(borrow)]
+    pub choices: Vec<ResponseChoice<'a>>,
+    /// The usage block.
+    #[serde(borrow, default)]
+    pub usage: Option<&'a RawValue>,
+}
+
+/// One choice of a whole answer.
+#[derive(Debug, Deserialize)]
+pub struct ResponseChoice<'a> {
+    /// Its index.
+    #[serde(default)]
+    pub index: u32,
+    /// The assistant's message.
+    #[serde(borrow)]
+    pub message: &'a RawValue,
+    /// Why the provider stopped.
+    #[serde(borrow, default)]
+    pub finish_reason: Option<Text<'a>>,
+}
+
+/// A chunk of a streamed answer.
+#[derive(Debug, Deserialize)]
+pub struct ChatChunk<'a> {
+    /// The provider's id of the answer.
+    #[serde(borrow, default)]
+    pub id: Option<&'a RawValue>,
+    /// The model that the provider says it used.
+    #[serde(borrow, default)]
+    pub model: Option<&'a RawValue>,
+    /// The choices that this chunk adds to; none in the one that carries the usage.
+    #[serde(borrow, default)]
+    pub choices: Option<Vec<ChunkChoice<'a>>>,
+    /// The usage block.
+    #[serde(borrow, default)]
+    pub usage: Option<&'a RawValue>,
+    /// An error in place of a chunk.
+    #[serde(borrow, default)]
+    pub error: Option<&'a RawValue>,
+}
+
+impl ChatChunk<'_> {
+    /// Whether it carries the usage and nothing of the answer.
+    pub fn is_usage_only(&self) -> bool {
+        self.usage.is_some() && self.choices.as_ref().is_none_or(Vec::is_empty)
+    }
+}
+
+/// What a chunk adds to one choice.
+#[derive(Debug, Deserialize)]
+pub struct ChunkChoice<'a> {
+    /// Its index.
+    #[serde(default)]
+    pub index: u32,
+    /// What is new of the message.
+    #[serde(borrow, default)]
+    pub delta: Option<RawObject<'a>>,
+    /// Why the provider stopped.
+    #[serde(borrow, default)]
+    pub finish_reason: Option<Text<'a>>,
+}
+
+/// The tokens of a usage block; `None` when it does not tell both numbers.
+pub fn usage(raw: &RawValue) -> Option<TokenUsage> {
+    #[derive(Deserialize)]
+    struct Usage {
+        prompt_tokens: u64,
+        completion_tokens: u64,
+    }
+    let usage: Usage = serde_json::from_str(raw.get()).ok()?;
+    Some(TokenUsage {
+        input_tokens: usage.prompt_tokens,
+        output_tokens: usage.completion_tokens,
+    })
+}
+
+/// An OpenAI error object, as providers send it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorObject {
+    /// The sentence.
+    pub message: String,
+    /// The `type`.
+    pub kind: Option<String>,
+    /// The `code`; numbers are taken as text.
+    pub code: Option<String>,
+    /// The member that is wrong.
+    pub param: Option<String>,
+}
+
+/// Reads `{"error": …}`; also where the error is a mere sentence, as some servers have it.
+pub fn error_object(body: &[u8]) -> Option<ErrorObject> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        error: &'a RawValue,
+    }
+    let body: Body<'_> = serde_json::from_slice(body).ok()?;
+    error_value(body.error)
+}
+
+/// Reads the value of an `error` member; `None` for null and for what is no error.
+pub fn error_value(raw: &RawValue) -> Option<ErrorObject> {
+    let value: Value = serde_json::from_str(raw.get()).ok()?;
+    let text = |name: &str| match value.get(name) {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Number(number)) => Some(number.to_string()),
+        Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => None,
+    };
+    match &value {
+        Value::String(message) => Some(ErrorObject {
+            message: message.clone(),
+            ..ErrorObject::default()
+        }),
+        Value::Object(_) => Some(ErrorObject {
+            message: text("message").unwrap_or_else(|| "the provider gave no reason".to_owned()),
+            kind: text("type"),
+            code: text("code"),
+            param: text("param"),
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_read_as_far_as_recording_needs() {
+        let data = br#"{"id":"c1","object":"chat.completion.chunk","created":1.5,"model":"m","choices":[{"index":1,"delta":{"content":"a\"b"},"finish_reason":null,"logprobs":null}],"usage":null,"new":[]}"#;
+        let chunk: ChatChunk<'_> = serde_json::from_slice(data).unwrap();
+        assert!(!chunk.is_usage_only());
+        let choice = &chunk.choices.unwrap()[0];
+        assert_eq!(choice.index, 1);
+        assert_eq!(
+            choice.delta.as_ref().unwrap().get("content").unwrap().get(),
+            r#""a\"b""#
+        );
+        assert!(choice.finish_reason.is_none());
+    }
+
+    #[test]
+    fn the_usage_chunk_is_known_by_its_lack_of_choices() {
+        let data =
+            br#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#;
+        let chunk: ChatChunk<'_> = serde_json::from_slice(data).unwrap();
+        assert!(chunk.is_usage_only());
+        let usage = usage(chunk.usage.unwrap()).unwrap();
+        assert_eq!((usage.input_tokens, usage.output_tokens), (3, 4));
+        let azure = br#"{"choices":[],"prompt_filter_results":[]}"#;
+        assert!(
+            !serde_json::from_slice::<ChatChunk<'_>>(azure)
+                .unwrap()
+                .is_usage_only()
+        );
+    }
+
+    #[test]
+    fn errors_are_read_in_the_forms_that_servers_use() {
+        let full =
+            error_object(br#"{"error":{"message":"no","type":"t","code":429,"param":null}}"#);
+        let full = full.unwrap();
+        assert_eq!(
+            (full.message.as_str(), full.kind.as_deref()),
+            ("no", Some("t"))
+        );
+        assert_eq!((full.code.as_deref(), full.param), (Some("429"), None));
+        assert_eq!(error_object(br#"{"error":"no"}"#).unwrap().message, "no");
+        assert!(error_object(br#"{"error":null}"#).is_none());
+        assert!(error_object(b"<html>").is_none());
+    }
+}

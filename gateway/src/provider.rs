@@ -1,0 +1,176 @@
+//! Providers: who answers, and how to speak to them.
+//!
+//! *What it is.* One adapter for each kind of provider turns a chat request
+//! into what that provider wants and its answers into OpenAI's form. Adapters
+//! are pure: bytes in, bytes out, no clock, no network. [`transport`] is the
+//! only place that opens a connection.
+//!
+//! *What it promises.* Members that the hub does not know reach the provider,
+//! and the client, as they came. No header of the client reaches a provider:
+//! its `Authorization` is the hub's own.
+
+pub mod base_url;
+pub mod echo;
+pub mod error;
+pub mod openai;
+pub mod transport;
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use nexus_events::{clock::UnixMillis, id::RequestId};
+use serde_json::value::RawValue;
+use url::Url;
+
+pub use self::error::{ProviderError, Retry};
+use crate::{
+    protocol::openai::{
+        request::ChatRequest,
+        response::{ChatChunk, ChatResponse},
+    },
+    stream::sse_decode::SseEvent,
+};
+
+/// Where a request is to go.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// The provider's base URL.
+    pub server_url: &'a str,
+    /// The provider's API key.
+    pub server_key: Option<&'a str>,
+    /// The name that the provider knows the model by.
+    pub model: &'a str,
+}
+
+impl fmt::Debug for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("server_url", &self.server_url)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request as an adapter gets it.
+#[derive(Clone, Copy, Debug)]
+pub struct ProviderCall<'a> {
+    /// The hub's id of the request.
+    pub id: RequestId,
+    /// When it came.
+    pub time: UnixMillis,
+    /// The request.
+    pub request: &'a ChatRequest<'a>,
+    /// The body that it was read from.
+    pub body: &'a Bytes,
+    /// Where it is to go.
+    pub target: Target<'a>,
+}
+
+/// What the transport is to do.
+pub enum UpstreamRequest {
+    /// Send this to the provider.
+    Http(HttpRequest),
+    /// Answer from within the process, in the form that a provider would.
+    Local(LocalAnswer),
+}
+
+/// A POST to a provider.
+#[derive(Debug)]
+pub struct HttpRequest {
+    /// Where to.
+    pub url: Url,
+    /// All headers; those that hold a secret are marked as sensitive.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// An answer that needs no network.
+pub struct LocalAnswer {
+    /// Its content type.
+    pub content_type: &'static str,
+    /// Its body, made piece by piece as it is asked for.
+    pub body: Box<dyn Iterator<Item = Bytes> + Send>,
+}
+
+impl fmt::Debug for LocalAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalAnswer")
+            .field("content_type", &self.content_type)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for UpstreamRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(request) => write!(f, "POST {}", request.url),
+            Self::Local(answer) => answer.fmt(f),
+        }
+    }
+}
+
+/// A whole answer in OpenAI's form.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// The body for the client.
+    pub body: Bytes,
+    /// What recording needs of it.
+    pub response: ChatResponse<'a>,
+}
+
+/// What an event of a provider's stream is.
+#[derive(Debug)]
+pub enum Streamed<'a> {
+    /// A chunk of the answer.
+    Chunk(Chunk<'a>),
+    /// The mark that ends the stream.
+    Done,
+    /// Nothing that a client of OpenAI's would see.
+    Nothing,
+}
+
+/// A chunk in OpenAI's form.
+#[derive(Debug)]
+pub struct Chunk<'a> {
+    /// The chunk as it is recorded and given to the client.
+    pub json: &'a RawValue,
+    /// What recording needs of it.
+    pub parsed: ChatChunk<'a>,
+}
+
+/// An adapter: pure functions between OpenAI's form and a provider's.
+pub trait Provider: Send + Sync + fmt::Debug {
+    /// The request as the provider wants it.
+    ///
+    /// # Errors
+    /// [`ProviderError`] of the hub's own making: the provider is configured wrongly.
+    fn encode(&self, call: ProviderCall<'_>) -> Result<UpstreamRequest, ProviderError>;
+
+    /// Reads a whole answer with a success status.
+    ///
+    /// # Errors
+    /// [`ProviderError`]: it is malformed, or an error in disguise.
+    fn decode_response<'a>(&self, body: &'a Bytes) -> Result<Answer<'a>, ProviderError>;
+
+    /// Reads one event of a stream.
+    ///
+    /// # Errors
+    /// [`ProviderError`]: it is malformed, or the provider reports an error.
+    fn decode_chunk<'a>(&self, event: &'a SseEvent) -> Result<Streamed<'a>, ProviderError>;
+
+    /// Reads an answer with an error status.
+    fn decode_error(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProviderError;
+}
+
+/// The adapter for a configured kind; `None` for a kind that this version does not know.
+pub fn adapter(kind: &str) -> Option<&'static dyn Provider> {
+    match kind {
+        "openai" => Some(&openai::OpenAi),
+        "echo" => Some(&echo::Echo),
+        #[cfg(test)]
+        "panics" => Some(&crate::exchange::tests::panics::Panics),
+        _ => None,
+    }
+}

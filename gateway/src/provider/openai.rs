@@ -1,0 +1,165 @@
+//! OpenAI and every server that speaks its protocol.
+//!
+//! The body goes through raw: members that the hub does not know reach the
+//! provider, and its answers reach the client, as they came. Two things
+//! change: the model's name, and for streams `stream_options.include_usage`,
+//! because usage is a fact that the log must have.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+};
+use nexus_events::exchange_event::FailureReason;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Answer, Chunk, HttpRequest, Provider, ProviderCall, ProviderError, Retry, Streamed,
+    UpstreamRequest, base_url,
+};
+use crate::{
+    protocol::{
+        openai::response::{ChatChunk, ErrorObject, error_object, error_value},
+        readable,
+    },
+    stream::{sse_decode::SseEvent, sse_encode::DONE},
+};
+
+/// The longest `Retry-After` that is believed: an hour.
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+
+/// The adapter; it keeps no state.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenAi;
+
+impl Provider for OpenAi {
+    fn encode(&self, call: ProviderCall<'_>) -> Result<UpstreamRequest, ProviderError> {
+        let url = base_url::endpoint(call.target.server_url, "chat/completions")
+            .map_err(|error| misconfigured("its URL cannot be used").caused_by(error))?;
+        Ok(UpstreamRequest::Http(HttpRequest {
+            url,
+            headers: headers(call)?,
+            body: call.request.body_for(call.body, call.target.model),
+        }))
+    }
+
+    fn decode_response<'a>(&self, body: &'a Bytes) -> Result<Answer<'a>, ProviderError> {
+        match object(body).and_then(|json| serde_json::from_str(json.get())) {
+            Ok(response) => Ok(Answer {
+                body: body.clone(),
+                response,
+            }),
+            Err(error) => Err(match error_object(body) {
+                Some(object) => ProviderError::reported(object),
+                None => ProviderError::malformed("The provider's answer is no chat completion.")
+                    .caused_by(error),
+            }),
+        }
+    }
+
+    fn decode_chunk<'a>(&self, event: &'a SseEvent) -> Result<Streamed<'a>, ProviderError> {
+        if event.data == DONE {
+            return Ok(Streamed::Done);
+        }
+        if event.data.is_empty() {
+            return Ok(Streamed::Nothing);
+        }
+        let malformed = |error: serde_json::Error| {
+            ProviderError::malformed("The provider's stream holds a chunk that is no JSON object.")
+                .caused_by(error)
+        };
+        let json = object(&event.data).map_err(malformed)?;
+        let parsed: ChatChunk<'_> = serde_json::from_str(json.get()).map_err(malformed)?;
+        if let Some(object) = parsed.error.and_then(error_value) {
+            return Err(ProviderError::reported(object));
+        }
+        if event.name.as_ref() == b"error" {
+            let object = error_value(json).unwrap_or_default();
+            return Err(ProviderError::reported(object));
+        }
+        Ok(Streamed::Chunk(Chunk { json, parsed }))
+    }
+
+    fn decode_error(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProviderError {
+        let message = format!("The provider answered with status {}.", status.as_u16());
+        ProviderError {
+            status: Some(status),
+            retry: retry(status, headers),
+            object: error_object(body).or_else(|| detail(body)).map(Box::new),
+            ..ProviderError::new(FailureReason::UpstreamStatus, message)
+        }
+    }
+}
+
+fn headers(call: ProviderCall<'_>) -> Result<HeaderMap, ProviderError> {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let accept = if call.request.stream {
+        "text/event-stream"
+    } else {
+        "application/json"
+    };
+    headers.insert(ACCEPT, HeaderValue::from_static(accept));
+    headers.insert(
+        USER_AGENT,
+        HeaderValue::from_static(concat!("nexus/", env!("CARGO_PKG_VERSION"))),
+    );
+    if let Some(key) = call.target.server_key {
+        let mut value = HeaderValue::try_from(format!("Bearer {key}"))
+            .map_err(|error| misconfigured("its key is no header value").caused_by(error))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+/// The object that the bytes are, if every reader of the log will be able to read it.
+fn object(json: &[u8]) -> Result<&RawValue, serde_json::Error> {
+    // serde reads a struct from an array as well.
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err(serde::de::Error::custom("not an object"));
+    }
+    let json: &RawValue = serde_json::from_slice(json)?;
+    readable::check(json)?;
+    Ok(json)
+}
+
+fn misconfigured(what: &str) -> ProviderError {
+    let message = format!("The provider is configured wrongly: {what}.");
+    ProviderError::new(FailureReason::Internal, message).with_retry(Retry::Now)
+}
+
+/// 408, 429 and 5xx may be mended elsewhere; the rest would be said again.
+fn retry(status: StatusCode, headers: &HeaderMap) -> Retry {
+    let passing = matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+    );
+    if !passing && !status.is_server_error() {
+        return Retry::Never;
+    }
+    let seconds = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
+    match seconds.and_then(|seconds| seconds.trim().parse().ok()) {
+        Some(seconds) => Retry::After(Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),
+        None => Retry::Now,
+    }
+}
+
+/// `{"detail": "…"}`, `{"message": "…"}`: what Python servers say in place of an error object.
+fn detail(body: &[u8]) -> Option<ErrorObject> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow, alias = "message")]
+        detail: &'a RawValue,
+    }
+    let body: Body<'_> = serde_json::from_slice(body).ok()?;
+    error_value(body.detail)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! The only place that speaks to the network on behalf of a provider.
+//!
+//! One HTTP client for all providers: connections are pooled and reused,
+//! Nagle's algorithm is off (a chunk must not wait for the next), redirects are
+//! not followed (a key would go where nobody configured), and no proxy is taken
+//! from the environment. Each wait has its own bound: for the connection, for
+//! the first byte, between two reads.
+
+use std::{error::Error, pin::Pin, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use nexus_events::exchange_event::FailureReason;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::{HttpRequest, ProviderError, Retry, UpstreamRequest};
+
+/// The body of a whole answer: 31 MiB.
+///
+/// It is kept in one event, and an event holds 32 MiB with its envelope.
+pub const RESPONSE_BYTES_MAX: usize = 31 * 1024 * 1024;
+
+/// The body of an error answer: 64 KiB; error objects are a few hundred bytes.
+pub const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// Idle connections kept for each provider: 128; more would outlive any burst for nothing.
+const IDLE_CONNECTIONS_MAX: usize = 128;
+
+/// How long an idle connection is kept: 30 s, below the keep-alive of common front ends (60–75 s),
+/// so that it is rarely the provider who closes first.
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+
+/// The bounds of each wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransportSettings {
+    /// For a connection, name resolution and TLS included.
+    pub connect: Duration,
+    /// From the request to the head of the answer.
+    pub first_byte: Duration,
+    /// Between two reads of the answer's body.
+    pub idle: Duration,
+}
+
+impl Default for TransportSettings {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_byte: Duration::from_mins(5),
+            idle: Duration::from_mins(2),
+        }
+    }
+}
+
+/// The client is not usable on this machine.
+#[derive(Debug, thiserror::Error)]
+#[error("set up the HTTP client for providers")]
+pub struct TransportError(#[from] reqwest::Error);
+
+/// Sends requests to providers.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    client: reqwest::Client,
+    settings: TransportSettings,
+}
+
+/// A provider's answer, its body still to come.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: UpstreamBody,
+}
+
+impl Upstream {
+    /// Whether the body is a stream of events, as far as the provider says what it is.
+    pub fn is_json(&self) -> bool {
+        self.headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/json"))
+    }
+}
+
+/// The body of an answer.
+pub struct UpstreamBody {
+    source: Source,
+    idle: Duration,
+    /// One timer for the whole body: moving it is cheaper than setting one for each read.
+    timer: Pin<Box<Sleep>>,
+}
+
+enum Source {
+    Http(reqwest::Response),
+    Local(Box<dyn Iterator<Item = Bytes> + Send>),
+}
+
+impl std::fmt::Debug for UpstreamBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UpstreamBody").finish_non_exhaustive()
+    }
+}
+
+impl Transport {
+    /// A transport with an empty pool.
+    ///
+    /// # Errors
+    /// [`TransportError`]: no certificates, or no cryptography provider installed.
+    pub fn new(settings: TransportSettings) -> Result<Self, TransportError> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(settings.connect)
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .tcp_nodelay(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        Ok(Self { client, settings })
+    }
+
+    /// Sends a request and waits for the head of the answer, whatever its status.
+    ///
+    /// # Errors
+    /// [`ProviderError`] when no head came: refused, cut off or late.
+    pub async fn send(&self, request: UpstreamRequest) -> Result<Upstream, ProviderError> {
+        match request {
+            UpstreamRequest::Http(request) => self.post(request).await,
+            UpstreamRequest::Local(answer) => {
+                let mut headers = HeaderMap::with_capacity(1);
+                let content_type = HeaderValue::from_static(answer.content_type);
+                headers.insert(CONTENT_TYPE, content_type);
+                Ok(Upstream {
+                    status: StatusCode::OK,
+                    headers,
+                    body: self.body(Source::Local(answer.body)),
+                })
+            }
+        }
+    }
+
+    async fn post(&self, request: HttpRequest) -> Result<Upstream, ProviderError> {
+        let sent = self
+            .client
+            .post(request.url)
+            .headers(request.headers)
+            .body(request.body)
+            .send();
+        let mut response = timeout(self.settings.first_byte, sent)
+            .await
+            .map_err(|_elapsed| late(self.settings.first_byte))?
+            .map_err(without_answer)?;
+        Ok(Upstream {
+            status: response.status(),
+            headers: std::mem::take(response.headers_mut()),
+            body: self.body(Source::Http(response)),
+        })
+    }
+
+    fn body(&self, source: Source) -> UpstreamBody {
+        UpstreamBody {
+            source,
+            idle: self.settings.idle,
+            timer: Box::pin(sleep(self.settings.idle)),
+        }
+    }
+}
+
+impl UpstreamBody {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// [`ProviderError`]: the body was cut off or stood still.
+    ///
+    /// # Cancel safety
+    /// No bytes are lost when it is dropped half-way.
+    pub async fn read(&mut self) -> Result<Option<Bytes>, ProviderError> {
+        let idle = self.idle;
+        match &mut self.source {
+            Source::Local(pieces) => {
+                tokio::task::consume_budget().await;
+                Ok(pieces.next())
+            }
+            Source::Http(response) => {
+                self.timer.as_mut().reset(Instant::now() + idle);
+                tokio::select! {
+                    biased;
+                    bytes = response.chunk() => bytes.map_err(cut),
+                    () = self.timer.as_mut() => Err(stalled(idle)),
+                }
+            }
+        }
+    }
+
+    /// The whole body, read in place where it comes in one piece.
+    ///
+    /// # Errors
+    /// [`ProviderError`], also when it exceeds `bytes_max`.
+    pub async fn read_whole(&mut self, bytes_max: usize) -> Result<Bytes, ProviderError> {
+        let Some(first) = self.read().await? else {
+            return Ok(Bytes::new());
+        };
+        let Some(second) = self.read().await? else {
+            return within(first, bytes_max);
+        };
+        let mut whole = BytesMut::from(within(first, bytes_max)?);
+        let mut next = Some(second);
+        while let Some(bytes) = next {
+            if whole.len() + bytes.len() > bytes_max {
+                return Err(too_large(bytes_max));
+            }
+            whole.extend_from_slice(&bytes);
+            next = self.read().await?;
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Reads what follows an answer's end, so that the connection can be used again.
+    ///
+    /// What takes longer than `patience` is not worth it: the connection is closed.
+    pub async fn finish(mut self, patience: Duration) {
+        let rest = async { while let Ok(Some(_)) = self.read().await {} };
+        // Late or not, the connection is settled when the body is dropped.
+        let _late = timeout(patience, rest).await.is_err();
+    }
+}
+
+fn within(bytes: Bytes, bytes_max: usize) -> Result<Bytes, ProviderError> {
+    if bytes.len() > bytes_max {
+        return Err(too_large(bytes_max));
+    }
+    Ok(bytes)
+}
+
+fn too_large(bytes_max: usize) -> ProviderError {
+    let message = format!("The provider's answer is larger than {bytes_max} bytes.");
+    ProviderError::new(FailureReason::UpstreamTooLarge, message)
+}
+
+fn late(bound: Duration) -> ProviderError {
+    let seconds = bound.as_secs();
+    let message = format!("The provider did not begin to answer within {seconds} s.");
+    ProviderError::new(FailureReason::UpstreamTimeout, message)
+}
+
+fn stalled(bound: Duration) -> ProviderError {
+    let seconds = bound.as_secs();
+    let message = format!("The provider's answer stood still for {seconds} s.");
+    ProviderError::new(FailureReason::UpstreamStalled, message)
+}
+
+fn cut(error: reqwest::Error) -> ProviderError {
+    let message = "The provider's answer was cut off.";
+    ProviderError::new(FailureReason::UpstreamCut, message).caused_by(error.without_url())
+}
+
+fn without_answer(error: reqwest::Error) -> ProviderError {
+    let (reason, message) = if error.is_connect() {
+        let message = "No connection to the provider could be made.";
+        (FailureReason::UpstreamRefused, message)
+    } else if is_no_http(&error) {
+        let message = "The provider's answer is not HTTP.";
+        (FailureReason::UpstreamMalformed, message)
+    } else {
+        let message = "The provider closed the connection without an answer.";
+        (FailureReason::UpstreamCut, message)
+    };
+    ProviderError::new(reason, message)
+        .with_retry(Retry::Now)
+        .caused_by(error.without_url())
+}
+
+fn is_no_http(error: &reqwest::Error) -> bool {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes
+        .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_parse)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Gives the HTTP library's own refusals the shape of all other errors.
+//!
+//! A request whose head cannot be read never becomes a request: the library
+//! answers it itself, with a bare status (400, 414, 431), and closes the
+//! connection. Clients are promised an error object, so such an answer, which
+//! is known by having no body and no request id, is replaced on its way out.
+//! It is the last thing written on its connection, so nothing follows it.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::StatusCode;
+use nexus_events::{clock::SystemClock, id::RequestId};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    error::{ApiError, INVALID_REQUEST},
+    middleware::headers_too_large,
+};
+
+/// A connection whose bare refusals are replaced.
+#[derive(Debug)]
+pub(super) struct FirstWords<S> {
+    stream: S,
+    /// The answer that takes the bare one's place, and how much of it is written.
+    instead: Option<(Vec<u8>, usize)>,
+}
+
+impl<S> FirstWords<S> {
+    pub(super) const fn new(stream: S) -> Self {
+        Self {
+            stream,
+            instead: None,
+        }
+    }
+}
+
+/// The whole answer to put in the place of a bare refusal; `None` for everything else.
+fn replacement(written: &[u8]) -> Option<Vec<u8>> {
+    let rest = written.strip_prefix(b"HTTP/1.1 4")?;
+    let head = std::str::from_utf8(written).ok()?;
+    // Complete, without a body, and not from the router, which names the request.
+    if !head.ends_with("\r\n\r\n") || !head.contains("content-length: 0\r\n") {
+        return None;
+    }
+    if head.contains("x-request-id") {
+        return None;
+    }
+    let error = match rest.get(..2)? {
+        b"31" => headers_too_large(),
+        b"14" => ApiError::new(
+            StatusCode::URI_TOO_LONG,
+            INVALID_REQUEST,
+            "uri_too_long",
+            "The request's URL is too long.",
+        ),
+        b"00" => ApiError::new(
+            StatusCode::BAD_REQUEST,
+            INVALID_REQUEST,
+            "malformed_http",
+            "The request is not well-formed HTTP.",
+        ),
+        _ => return None,
+    };
+    let request = RequestId::draw(&SystemClock);
+    let body = error.body(request);
+    let mut answer = format!(
+        "HTTP/1.1 {}\r\ncontent-type: application/json; charset=utf-8\r\nx-request-id: {request}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        error.status,
+        body.len()
+    )
+    .into_bytes();
+    answer.extend_from_slice(&body);
+    Some(answer)
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FirstWords<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FirstWords<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.instead.is_none() {
+            let Some(answer) = replacement(bytes) else {
+                return Pin::new(&mut this.stream).poll_write(context, bytes);
+            };
+            this.instead = Some((answer, 0));
+        }
+        while let Some((answer, done)) = &mut this.instead {
+            let rest = answer.get(*done..).unwrap_or_default();
+            if rest.is_empty() {
+                this.instead = None;
+                break;
+            }
+            *done += ready!(Pin::new(&mut this.stream).poll_write(context, rest))?;
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // A bare refusal is one small buffer.
+        match parts {
+            [one] => self.poll_write(context, one),
+            _ => Pin::new(&mut self.stream).poll_write_vectored(context, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

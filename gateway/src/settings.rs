@@ -1,0 +1,79 @@
+//! Settings: each an environment variable with the prefix `NEXUS_`, and a flag.
+//!
+//! The structures are what the command line is read into, so that default,
+//! unit and explanation stand in one place and `--help` cannot be wrong about
+//! them. Nothing else reads the environment.
+
+pub mod master_key;
+pub mod role;
+pub mod secret;
+pub mod value;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+use nexus_events::outbox::{Release, SyncMode};
+
+pub use master_key::MasterKeySettings;
+pub use role::{LogFormat, RoleSettings};
+pub use secret::Secret;
+
+/// A request's body may have this many bytes: 32 MiB, what the outbox takes as one record.
+pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Settings of the gateway role.
+#[derive(Args, Clone, Debug)]
+pub struct GatewaySettings {
+    /// Address of the client API and the management API; port 0 takes any free one
+    #[arg(long, env = "NEXUS_LISTEN", default_value = "127.0.0.1:8001")]
+    pub listen: SocketAddr,
+    /// Client connections at once; more wait in the operating system's queue
+    #[arg(long, env = "NEXUS_CONNECTIONS_MAX", default_value_t = 10_000)]
+    pub connections_max: u32,
+    /// Time for a client to send its request's body, in seconds
+    #[arg(long, env = "NEXUS_BODY_SECONDS", default_value = "120", value_parser = value::seconds)]
+    pub body_time: Duration,
+    /// Requests a second that the whole gateway takes; 0 for no limit
+    #[arg(long, env = "NEXUS_RATE_LIMIT_RPS", default_value_t = 1000)]
+    pub rate_limit_rps: u32,
+    /// Time to connect to a provider, in seconds
+    #[arg(long, env = "NEXUS_UPSTREAM_CONNECT_SECONDS", default_value = "10", value_parser = value::seconds)]
+    pub upstream_connect: Duration,
+    /// Time until a provider's first byte, in seconds
+    #[arg(long, env = "NEXUS_UPSTREAM_FIRST_BYTE_SECONDS", default_value = "300", value_parser = value::seconds)]
+    pub upstream_first_byte: Duration,
+    /// Time that a provider's answer may stand still, in seconds
+    #[arg(long, env = "NEXUS_UPSTREAM_IDLE_SECONDS", default_value = "120", value_parser = value::seconds)]
+    pub upstream_idle: Duration,
+    /// When a byte may leave the gateway: `local` (it is in the outbox) or `stream` (`JetStream` has acknowledged it)
+    #[arg(long, env = "NEXUS_RELEASE", default_value = "local", value_parser = value::release)]
+    pub release: Release,
+    /// When the outbox is forced to the disk: `os` (survives process crashes), `interval` (each 200 ms) or `always` (before release)
+    #[arg(long, env = "NEXUS_OUTBOX_SYNC", default_value = "os", value_parser = value::sync_mode)]
+    pub outbox_sync: SyncMode,
+    /// Bound of the outbox, in bytes or with a unit such as `512MiB`; when it is reached new requests get 503
+    #[arg(long, env = "NEXUS_OUTBOX_MAX_BYTES", default_value = "10GiB", value_parser = value::bytes)]
+    pub outbox_max_bytes: u64,
+    /// How long a gateway that is not heard of may take to account for its open requests itself, in seconds; then another one settles them for good
+    #[arg(long, env = "NEXUS_LOST_SETTLE_SECONDS", default_value = "86400", value_parser = value::seconds)]
+    pub lost_settle: Duration,
+    /// First admin key; unset: one is drawn at the first start and printed once
+    #[arg(long, env = "NEXUS_ADMIN_KEY", hide_env_values = true)]
+    pub admin_key: Option<Secret>,
+}
+
+/// Settings of the archiver role.
+#[derive(Args, Clone, Debug)]
+pub struct ArchiverSettings {
+    /// Directory of the backups; default: `backups` in the data directory
+    #[arg(long, env = "NEXUS_BACKUP_DIR", value_parser = value::path)]
+    pub backup_dir: Option<PathBuf>,
+}
+
+/// Settings of the NATS server that `standalone` runs itself.
+#[derive(Args, Clone, Debug)]
+pub struct NatsServerSettings {
+    /// Path of the nats-server binary; unset: beside the executable, in target/tools/bin, or on PATH
+    #[arg(long, env = "NEXUS_NATS_SERVER", value_parser = value::path)]
+    pub nats_server: Option<PathBuf>,
+}

@@ -1,0 +1,8 @@
+//! The promises of the apply code, on whole logs: any order of streams, any
+//! batches, any repetition, rollups and retention from both sides.
+
+mod orders;
+mod rollups;
+mod rules;
+mod stored;
+mod whole;

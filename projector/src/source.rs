@@ -1,0 +1,157 @@
+//! Reads the log for the projector: whole batches, with the content that lies elsewhere.
+
+use nexus_events::{
+    envelope::Envelope,
+    id::RequestId,
+    log::{Log, LogError, Message, ReadError, Reader},
+    subject::Stream,
+};
+use tokio::time::Duration;
+
+use crate::apply::{Body, Entry, Origin, Writer};
+
+/// Events in one transaction: 1 000 share the cost of a commit, and take some 20 ms to apply.
+pub(crate) const BATCH_MAX: usize = 1_000;
+
+/// Pause between two tries to reach the broker or to fetch a body.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// A stream that is being read.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) origin: Origin,
+    reader: Reader,
+}
+
+/// A batch of one stream.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) messages: Vec<Message>,
+    /// Events of the stream that were still to come.
+    pub(crate) pending: u64,
+}
+
+/// Why a database and the log do not fit each other.
+#[derive(Debug, thiserror::Error)]
+pub enum Misfit {
+    /// The stream is not the one that the database was built from.
+    #[error(
+        "stream {stream} was created anew since the read model was built from it; delete the read model to have it built from the new stream"
+    )]
+    StreamRecreated {
+        /// The stream.
+        stream: Stream,
+    },
+    /// The database holds more than the stream.
+    #[error(
+        "the read model holds {stream} up to {applied}, but the stream ends at {last}: its tail is lost; restore the stream, or delete the read model to have it built from what is left"
+    )]
+    TailLost {
+        /// The stream.
+        stream: Stream,
+        /// The last sequence that was applied.
+        applied: u64,
+        /// The last sequence of the stream.
+        last: u64,
+    },
+}
+
+impl From<ReadError> for Misfit {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::StreamRecreated { stream } => Self::StreamRecreated { stream },
+            ReadError::TailLost { stream, last, read } => Self::TailLost {
+                stream,
+                applied: read,
+                last,
+            },
+        }
+    }
+}
+
+impl Source {
+    /// Begins to read a stream after what the database holds of it; waits for the broker.
+    ///
+    /// # Errors
+    /// [`Misfit`].
+    pub(crate) async fn open(log: &Log, stream: Stream, writer: &Writer) -> Result<Self, Misfit> {
+        let state = loop {
+            match log.stream_state(stream).await {
+                Ok(state) => break state,
+                Err(error) => wait(&error, "the projector waits for the broker").await,
+            }
+        };
+        let created_ns = i64::try_from(state.created_ns).unwrap_or(i64::MAX);
+        let known = writer.checkpoint().stream(stream);
+        let applied = known.map_or(0, |known| known.sequence);
+        if known.is_some_and(|known| known.created_ns != created_ns) {
+            return Err(Misfit::StreamRecreated { stream });
+        }
+        if applied > state.last_sequence {
+            let last = state.last_sequence;
+            return Err(Misfit::TailLost {
+                stream,
+                applied,
+                last,
+            });
+        }
+        let reader = log
+            .reader(stream, None, applied)
+            .of_stream_created(state.created_ns);
+        let origin = Origin { stream, created_ns };
+        Ok(Self { origin, reader })
+    }
+
+    /// The next events, as soon as there is one.
+    ///
+    /// # Errors
+    /// [`Misfit`].
+    ///
+    /// # Cancel safety
+    /// Cancelled, it gave nothing out.
+    pub(crate) async fn next(&mut self) -> Result<Batch, Misfit> {
+        let messages = self.reader.next_batch(BATCH_MAX).await?;
+        let pending = messages.last().map_or(0, |message| message.pending);
+        Ok(Batch { messages, pending })
+    }
+}
+
+/// Adds to each message the content that was too large for it; waits for the broker.
+pub(crate) async fn complete(log: &Log, messages: Vec<Message>, cutoff_ms: i64) -> Vec<Entry> {
+    let refers = memchr::memmem::Finder::new(br#""dataref""#);
+    let mut entries = Vec::with_capacity(messages.len());
+    for message in messages {
+        // Decoding each envelope to look would cost more than applying it.
+        let body = match refers.find(&message.payload) {
+            Some(_) => body(log, &message, cutoff_ms).await,
+            None => Body::InMessage,
+        };
+        entries.push(Entry { message, body });
+    }
+    entries
+}
+
+async fn body(log: &Log, message: &Message, cutoff_ms: i64) -> Body {
+    let Ok(envelope) = Envelope::decode(&message.payload) else {
+        return Body::InMessage;
+    };
+    let expired = envelope
+        .subject
+        .parse::<RequestId>()
+        .is_ok_and(|request| request.drawn_at().as_millis() < cutoff_ms);
+    if envelope.dataref.is_none() || expired {
+        return Body::InMessage;
+    }
+    loop {
+        match log.body(envelope.id).await {
+            Ok(Some(content)) => return Body::Fetched(content),
+            Ok(None) => return Body::Missing,
+            Err(error) => wait(&error, "the projector waits for the content of an event").await,
+        }
+    }
+}
+
+async fn wait(error: &LogError, what: &str) {
+    tracing::debug!(error = error as &dyn std::error::Error, "{what}");
+    tokio::time::sleep(RETRY_DELAY).await;
+}

@@ -1,0 +1,82 @@
+//! The sweeper dies in the middle of its work, after it has closed requests and before it has
+//! counted their tokens. Another one takes over, and does what is left.
+
+use anyhow::ensure;
+use nexus_tests::account::{Account, BOUND, answer_text, assert_verified, shipped};
+use nexus_tests::{Gate, Result, until};
+
+use super::{Events, Open, Scene, ids, the_sweeper};
+
+pub(super) async fn a_sweeper_that_dies_at_work() -> Result<()> {
+    let gates = [("dead", Gate::closed())];
+    let scene = Scene::set(&gates).await?;
+    let gateway = || scene.gateway().env("NEXUS_LOST_SETTLE_SECONDS", 1);
+    let mut first = gateway().start().await?;
+    the_sweeper(&[&first]).await?;
+    let (second, mut dies) = tokio::try_join!(gateway().start(), gateway().start())?;
+    scene.serve(&[&first, &second, &dies]).await?;
+    let dead = Open::all(&dies.client()?, "dead", &[1, 3, 5]).await?;
+    let lost = ids(&dead);
+    shipped(&dies).await?;
+    scene.projected().await?;
+    dies.kill().await?;
+
+    scene
+        .until_log("they are presumed lost", |events| {
+            events.assert_presumed_lost(&lost)
+        })
+        .await?;
+    // Looked for without a pause: the first count loads a vocabulary, which takes longer than that.
+    let closed = until("they are closed", BOUND, async || {
+        let events = Events(scene.exchanges().await?);
+        let open = lost.iter().filter(|id| events.terminals(id).is_empty());
+        let open = open.count();
+        ensure!(open == 0, "{open} are open");
+        anyhow::Ok(events)
+    });
+    let closed = closed.await?;
+    first.kill().await?;
+    ensure!(
+        counts(&closed, &lost) == [0; 3],
+        "they were counted before it could be killed"
+    );
+
+    let events = scene
+        .until_log("they are counted", |events| {
+            let counts = counts(events, &lost);
+            ensure!(counts == [1; 3], "{counts:?}");
+            Ok(())
+        })
+        .await?;
+    for open in &dead {
+        let ended = events.terminals(&open.request_id);
+        let counted = events.of(&open.request_id, "tokens_counted");
+        ensure!(
+            ended[0].outbox() != counted[0].outbox(),
+            "one gateway did both"
+        );
+    }
+    // Whoever comes back finds nothing to do.
+    let (dies_again, first_again) = tokio::join!(dies.start_again(), first.start_again());
+    dies_again.and(first_again)?;
+    for gateway in [&first, &second, &dies] {
+        shipped(gateway).await?;
+    }
+    let account = Account::take(&scene.log).await?;
+    account.assert_one_end_each()?;
+    for open in &dead {
+        account.assert_gateway_lost(&open.request_id)?;
+        let terminal = account.terminal(&open.request_id)?;
+        ensure!(answer_text(terminal) == open.partial(), "{}", terminal.json);
+    }
+    let events = Events(account.exchanges);
+    events.assert_presumed_lost(&lost)?;
+    ensure!(counts(&events, &lost) == [1; 3], "counted twice");
+    scene.projected().await?;
+    assert_verified(&scene.projector).await
+}
+
+fn counts(events: &Events, requests: &[String]) -> Vec<usize> {
+    let counts = |id: &String| events.of(id, "tokens_counted").len();
+    requests.iter().map(counts).collect()
+}

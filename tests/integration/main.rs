@@ -1,0 +1,42 @@
+//! The integration tests: one executable, one file for each promise.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::float_arithmetic,
+    clippy::wildcard_enum_match_arm,
+    reason = "what a test looks for and does not find must fail it, there and then; figures are printed"
+)]
+
+mod administration;
+mod archiver;
+mod bad_input;
+mod clients;
+mod compose;
+mod configuration;
+mod conversations;
+mod harness_hub;
+mod kill;
+mod lease;
+mod lifecycle;
+mod lost;
+mod malformed;
+mod management;
+mod outage;
+mod outbox;
+mod permissions;
+mod projector;
+mod reader;
+mod readme;
+mod rebuild;
+mod recorded;
+mod replay;
+mod roles;
+mod running;
+mod sessions;
+mod shared_state;
+mod stage;
+mod streams;
+mod tidy;
+mod traffic;
+mod upstream_faults;

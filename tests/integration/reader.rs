@@ -1,0 +1,66 @@
+//! A reader gives out every event of a stream once and in order, or starts again.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use nexus_events::{
+    log::{Log, LogSettings, Message},
+    subject::Stream,
+};
+use nexus_tests::lossy::Lossy;
+use nexus_tests::{Broker, Result};
+
+/// A loaded machine reads some hundred events in far less.
+const BOUND: Duration = Duration::from_mins(1);
+
+/// Events in the stream.
+const EVENTS: usize = 500;
+
+async fn log(url: &str) -> Result<Log> {
+    let log = Log::connect(LogSettings {
+        url: url.to_owned(),
+        name: "test".to_owned(),
+        replicas: 1,
+        retention: Duration::from_hours(24),
+    })
+    .await?;
+    log.ready(BOUND).await?;
+    Ok(log)
+}
+
+/// A stream of numbered events, which nothing but their order matters of.
+async fn numbered(broker: &Broker) -> Result<Log> {
+    let direct = log(&broker.url()).await?;
+    let context = async_nats::jetstream::new(broker.client().await?);
+    for number in 0..EVENTS {
+        let subject = format!("nexus.exchange.{}.received._._", number % 64);
+        let stored = context.publish(subject, number.to_string().into()).await?;
+        stored.await?;
+    }
+    Ok(direct)
+}
+
+fn numbers(messages: &[Message]) -> Vec<String> {
+    let numbers = messages.iter();
+    numbers
+        .map(|message| String::from_utf8_lossy(&message.payload).into_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_lost_on_its_way_is_read_again_and_in_its_place() -> Result<()> {
+    let broker = Broker::start().await?;
+    numbered(&broker).await?;
+    let lossy = Lossy::start(&broker.host_port(), 97).await?;
+    let through = log(&lossy.url()).await?;
+    let mut reader = through.reader(Stream::Exchanges, None, 0);
+    let mut read = Vec::new();
+    while read.len() < EVENTS {
+        let batch = tokio::time::timeout(BOUND, reader.next_batch(64)).await??;
+        read.extend(numbers(&batch));
+    }
+    let expected: Vec<String> = (0..EVENTS).map(|number| number.to_string()).collect();
+    assert_eq!(read, expected);
+    ensure!(lossy.lost() >= 5, "only {} were lost", lossy.lost());
+    Ok(())
+}
