@@ -28,7 +28,7 @@ use crate::clock::UnixMillis;
 
 pub use lease::{Holding, Lease, LeaseError, LeaseTimes};
 pub use publish::{Expected, PublishError};
-pub use read::{ReadError, Reader};
+pub use read::{Live, ReadError, Reader};
 
 /// Oldest server that shares the syncs of an atomic batch.
 const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 15, 0);

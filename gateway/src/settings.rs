@@ -15,7 +15,7 @@ use clap::Args;
 use nexus_events::outbox::{Release, SyncMode};
 
 pub use master_key::MasterKeySettings;
-pub use role::{LogFormat, RoleSettings};
+pub use role::{LogFormat, NatsSync, RoleSettings};
 pub use secret::Secret;
 
 /// A request's body may have this many bytes: 32 MiB, what the outbox takes as one record.

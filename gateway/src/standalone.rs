@@ -22,7 +22,7 @@ use crate::{
         name::{ARCHIVER, GATEWAY, PROJECTOR, STANDALONE},
         projector,
     },
-    settings::GatewaySettings,
+    settings::{GatewaySettings, NatsSync},
 };
 
 /// Runs until it is told to stop.
@@ -30,7 +30,12 @@ use crate::{
 /// # Errors
 /// It cannot start.
 pub async fn run(command: StandaloneCommand) -> anyhow::Result<ExitCode> {
-    let process = Process::begin(STANDALONE, command.role.clone())?;
+    let mut role = command.role;
+    if role.nats_url().is_none() {
+        // Its own server is set up so.
+        role.nats_sync = NatsSync::Always;
+    }
+    let process = Process::begin(STANDALONE, role)?;
     let (listener, listen) = bind(command.gateway.listen).await?;
     let metrics = process.serve_probes().await?;
     let master_key = command.master_key.or_drawn(process.data.root())?;

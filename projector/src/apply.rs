@@ -99,6 +99,15 @@ pub struct Applied {
     pub gaps: u64,
 }
 
+impl Applied {
+    /// Adds what came of the next part.
+    pub(crate) const fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.dead_letters += other.dead_letters;
+        self.gaps += other.gaps;
+    }
+}
+
 /// The one writer of a database.
 #[derive(Debug)]
 pub struct Writer {

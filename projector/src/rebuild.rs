@@ -109,13 +109,16 @@ async fn replay_stream(
         let wanted = messages.partition_point(|message| message.sequence <= until);
         let passed = wanted < messages.len();
         messages.truncate(wanted);
-        let entries = if writer.leaves_content_aside() {
-            messages.into_iter().map(Into::into).collect()
-        } else {
-            source::complete(log, messages, writer.cutoff_ms()).await
-        };
-        let applied = writer.apply(source.origin, &entries).await?;
-        progress(writer.as_of(), applied);
+        let mut messages = messages.into_iter();
+        while messages.len() > 0 {
+            let entries = if writer.leaves_content_aside() {
+                messages.by_ref().map(Into::into).collect()
+            } else {
+                source::complete(log, &mut messages, writer.cutoff_ms()).await
+            };
+            let applied = writer.apply(source.origin, &entries).await?;
+            progress(writer.as_of(), applied);
+        }
         if passed {
             return Ok(());
         }

@@ -311,8 +311,11 @@ async fn project(
     batch: Batch,
     log: &Log,
 ) -> Result<Applied, End> {
-    let entries = source::complete(log, batch.messages, writer.cutoff_ms()).await;
-    let applied = writer.apply(source.origin, &entries).await?;
+    let (mut messages, mut applied) = (batch.messages.into_iter(), Applied::default());
+    while messages.len() > 0 {
+        let entries = source::complete(log, &mut messages, writer.cutoff_ms()).await;
+        applied.add(writer.apply(source.origin, &entries).await?);
+    }
     let stream = source.origin.stream;
     tracing::debug!(%stream, events = applied.events, pending = batch.pending, "applied");
     Ok(applied)

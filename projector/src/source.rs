@@ -13,6 +13,9 @@ use crate::apply::{Body, Entry, Origin, Writer};
 /// Events in one transaction: 1 000 share the cost of a commit, and take some 20 ms to apply.
 pub(crate) const BATCH_MAX: usize = 1_000;
 
+/// Fetched content in one transaction: 64 MiB, and at most one body of 32 MiB more.
+const CONTENT_BYTES: usize = 64 * 1024 * 1024;
+
 /// Pause between two tries to reach the broker or to fetch a body.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -116,16 +119,28 @@ impl Source {
     }
 }
 
-/// Adds to each message the content that was too large for it; waits for the broker.
-pub(crate) async fn complete(log: &Log, messages: Vec<Message>, cutoff_ms: i64) -> Vec<Entry> {
+/// Takes messages and adds to each the content that was too large for it; waits for the broker.
+///
+/// Takes them all, or as many as have [`CONTENT_BYTES`] of such content: the rest is for the next call.
+pub(crate) async fn complete(
+    log: &Log,
+    messages: &mut std::vec::IntoIter<Message>,
+    cutoff_ms: i64,
+) -> Vec<Entry> {
     let refers = memchr::memmem::Finder::new(br#""dataref""#);
     let mut entries = Vec::with_capacity(messages.len());
-    for message in messages {
+    let mut bytes = 0_usize;
+    while bytes < CONTENT_BYTES
+        && let Some(message) = messages.next()
+    {
         // Decoding each envelope to look would cost more than applying it.
         let body = match refers.find(&message.payload) {
             Some(_) => body(log, &message, cutoff_ms).await,
             None => Body::InMessage,
         };
+        if let Body::Fetched(content) = &body {
+            bytes = bytes.saturating_add(content.len());
+        }
         entries.push(Entry { message, body });
     }
     entries

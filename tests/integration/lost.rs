@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nexus_tests::account::{BOUND, projected};
 use nexus_tests::client::{ChatStream, Ending};
+use nexus_tests::held::Held;
 use nexus_tests::hub::{Cluster, HubBuilder};
 use nexus_tests::log::{Event, Stream, is_terminal};
 use nexus_tests::upstream::{Request, content};
@@ -71,6 +72,11 @@ impl Scene {
             _redis: redis,
             broker,
         })
+    }
+
+    /// A way to the broker on which no count of tokens gets through.
+    async fn held(&self) -> Result<Held> {
+        Held::start(&self.broker.host_port(), ".tokens_counted.").await
     }
 
     fn gateway(&self) -> HubBuilder {

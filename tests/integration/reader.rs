@@ -64,3 +64,28 @@ async fn a_message_that_was_lost_on_its_way_is_read_again_and_in_its_place() -> 
     ensure!(lossy.lost() >= 5, "only {} were lost", lossy.lost());
     Ok(())
 }
+
+/// Bytes of each of the large events; forty of them are more than one batch takes.
+const LARGE: usize = 900 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_messages_come_in_batches_that_fit_into_memory() -> Result<()> {
+    let broker = Broker::start().await?;
+    let log = log(&broker.url()).await?;
+    let context = async_nats::jetstream::new(broker.client().await?);
+    for number in 0..40_u8 {
+        let payload = vec![number; LARGE];
+        let subject = "nexus.exchange.7.received._._";
+        context.publish(subject, payload.into()).await?.await?;
+    }
+    let mut reader = log.reader(Stream::Exchanges, None, 0);
+    let mut read: Vec<u8> = Vec::new();
+    while read.len() < 40 {
+        let batch = tokio::time::timeout(BOUND, reader.next_batch(1000)).await??;
+        let bytes: usize = batch.iter().map(|message| message.payload.len()).sum();
+        ensure!(bytes <= 16 * 1024 * 1024 + LARGE, "{bytes} bytes at once");
+        read.extend(batch.iter().filter_map(|message| message.payload.first()));
+    }
+    ensure!(read.iter().copied().eq(0..40), "{read:?}");
+    Ok(())
+}

@@ -72,6 +72,15 @@ impl Client {
         self.with_header("authorization", &format!("Bearer {key}"))
     }
 
+    /// The same client, with the same key, of the hub that `other` asks.
+    #[must_use]
+    pub fn at(&self, other: &Self) -> Self {
+        Self {
+            base: other.base.clone(),
+            ..self.clone()
+        }
+    }
+
     /// The same client with a header field in each request, replacing one of that name.
     ///
     /// # Errors

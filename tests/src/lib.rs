@@ -41,6 +41,7 @@ pub mod broker_cluster;
 pub mod chaos;
 pub mod client;
 pub mod gate;
+pub mod held;
 pub mod hub;
 pub mod log;
 pub mod lossy;

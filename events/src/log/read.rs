@@ -9,7 +9,13 @@
 //! skipped. A durable consumer with acknowledgements would redeliver out of
 //! order, and "skip what is at or below the checkpoint" would then lose events.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::jetstream::{
     self,
@@ -26,6 +32,12 @@ use crate::{
 
 /// Messages asked for at a time: 2 000 keeps a replay at full speed within a few MiB.
 const PULL_MESSAGES: usize = 2_000;
+
+/// Bytes asked for at a time: 16 MiB. Messages may have a MiB each, and 2 000 of them would be 2 GiB.
+const PULL_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes in a batch: at most 16 MiB and one message.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
 /// A pull is renewed after 5 s, so a lost one costs no more than that.
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
@@ -70,6 +82,22 @@ pub struct Reader {
     after: u64,
     created_ns: Option<i128>,
     source: Option<Source>,
+    live: Live,
+}
+
+/// Whether a reader has a consumer that the broker answers for; a cheap handle.
+#[derive(Clone, Debug, Default)]
+pub struct Live(Arc<AtomicBool>);
+
+impl Live {
+    /// Whether news would come: an answer of the broker is at most two heartbeats, 2 s, old.
+    pub fn is_live(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, live: bool) {
+        self.0.store(live, Ordering::Relaxed);
+    }
 }
 
 struct Source {
@@ -98,6 +126,7 @@ impl Log {
             after,
             created_ns: None,
             source: None,
+            live: Live::default(),
         }
     }
 }
@@ -125,7 +154,12 @@ impl Reader {
         self.after
     }
 
-    /// At least one message, at most `max`, in order and without a hole.
+    /// Tells whether the reader would get news, while it waits for them.
+    pub fn live(&self) -> Live {
+        self.live.clone()
+    }
+
+    /// At least one message, at most `max` and 16 MiB, in order and without a hole.
     ///
     /// Waits as long as it takes, and reconnects by itself.
     ///
@@ -138,7 +172,10 @@ impl Reader {
         loop {
             if self.source.is_none() {
                 match self.open().await {
-                    Ok(source) => self.source = Some(source),
+                    Ok(source) => {
+                        self.source = Some(source);
+                        self.live.set(true);
+                    }
                     Err(OpenError::Final(error)) => return Err(error),
                     Err(OpenError::Passing(error)) => {
                         tracing::debug!(stream = %self.stream, error = &error as &dyn std::error::Error, "reader waits for the broker");
@@ -152,9 +189,14 @@ impl Reader {
                 self.after = last.sequence;
                 return Ok(batch);
             }
-            self.source = None;
+            self.forget();
             tokio::time::sleep(RETRY_DELAY).await;
         }
+    }
+
+    fn forget(&mut self) {
+        self.source = None;
+        self.live.set(false);
     }
 
     /// Waits for one message and takes those that are there; empty when the source is spent.
@@ -162,17 +204,18 @@ impl Reader {
         let Some(source) = self.source.as_mut() else {
             return Vec::new();
         };
-        let mut batch = Vec::new();
+        let (mut batch, mut bytes) = (Vec::new(), 0_usize);
         let mut item = source.messages.next().await;
         loop {
             let Some(Ok(message)) = item else {
                 tracing::debug!(stream = %self.stream, item = ?item.map(Result::err), "reader starts again");
-                self.source = None;
+                self.forget();
                 break;
             };
             match message.info() {
                 Ok(info) if info.consumer_sequence == source.next => {
                     source.next += 1;
+                    bytes = bytes.saturating_add(message.payload.len());
                     batch.push(Message {
                         sequence: info.stream_sequence,
                         time: UnixMillis::from_millis(
@@ -186,11 +229,11 @@ impl Reader {
                 }
                 _ => {
                     tracing::debug!(stream = %self.stream, "reader saw a gap and starts again");
-                    self.source = None;
+                    self.forget();
                     break;
                 }
             }
-            if batch.len() >= max {
+            if batch.len() >= max || bytes >= BATCH_BYTES {
                 break;
             }
             match source.messages.next().now_or_never() {
@@ -236,6 +279,7 @@ impl Reader {
         let messages = consumer
             .stream()
             .max_messages_per_batch(PULL_MESSAGES)
+            .max_bytes_per_batch(PULL_BYTES)
             .expires(PULL_EXPIRES)
             .heartbeat(HEARTBEAT)
             .messages()

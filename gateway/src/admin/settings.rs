@@ -8,7 +8,11 @@ use nexus_events::outbox::{Release, SyncMode};
 use serde::Serialize;
 
 use super::answer;
-use crate::{error::ApiError, settings::BODY_BYTES_MAX, state::State};
+use crate::{
+    error::ApiError,
+    settings::{BODY_BYTES_MAX, NatsSync},
+    state::State,
+};
 
 #[derive(Debug, Serialize)]
 struct View {
@@ -21,6 +25,7 @@ struct View {
     outbox_sync: &'static str,
     outbox_max_bytes: u64,
     stream_replicas: u8,
+    nats_sync: &'static str,
     retention_days: u32,
     lost_settle_seconds: f64,
     rate_limit_rps: u32,
@@ -58,6 +63,10 @@ pub async fn get(Extract(state): Extract<State>) -> Result<Response, ApiError> {
         },
         outbox_max_bytes: gateway.outbox_max_bytes,
         stream_replicas: role.stream_replicas,
+        nats_sync: match role.nats_sync {
+            NatsSync::Unknown => "unknown",
+            NatsSync::Always => "always",
+        },
         retention_days: role.retention_days,
         lost_settle_seconds: gateway.lost_settle.as_secs_f64(),
         rate_limit_rps: gateway.rate_limit_rps,

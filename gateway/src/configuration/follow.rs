@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nexus_events::{
     clock::{SharedClock, UnixMillis},
-    log::{Log, LogError, ReadError, Reader, StreamState},
+    log::{Log, LogError, Message, ReadError, Reader, StreamState},
     seal::MasterKey,
     subject::Stream,
 };
@@ -189,25 +189,42 @@ impl Follower {
             }
             let mut reader = self.reader();
             loop {
-                let Ok(batch) = timeout(HEARTBEAT, reader.next_batch(BATCH_MAX)).await else {
-                    // No news, and the way that news would come on is open.
-                    if self.log.is_connected() {
-                        configuration.is_newest(self.clock.now());
-                    }
-                    continue;
-                };
-                let batch = batch?;
+                let batch = self.news(&mut reader, configuration).await?;
                 for message in &batch {
                     self.apply(message.sequence, &message.payload);
                 }
                 configuration.replace(self.fold.snapshot(&self.master)?);
-                configuration.is_newest(self.clock.now());
+                if batch.last().is_none_or(|message| message.pending == 0) {
+                    configuration.is_newest(self.clock.now());
+                }
                 self.store_copy();
             }
         };
         Box::pin(stop.run_until_cancelled(following))
             .await
             .unwrap_or(Ok(()))
+    }
+
+    /// Waits for news; says meanwhile that there are none, while they would come if there were.
+    async fn news(
+        &self,
+        reader: &mut Reader,
+        configuration: &Configuration,
+    ) -> Result<Vec<Message>, ReadError> {
+        let live = reader.live();
+        // One and the same wait all the time: a broker that answers slowly must not be asked anew each second.
+        let mut waiting = std::pin::pin!(reader.next_batch(BATCH_MAX));
+        loop {
+            tokio::select! {
+                biased;
+                batch = &mut waiting => return batch,
+                () = sleep(HEARTBEAT) => {
+                    if live.is_live() && self.log.is_connected() {
+                        configuration.is_newest(self.clock.now());
+                    }
+                }
+            }
+        }
     }
 
     /// Reads the stream to its present end, which must not take longer than `bound`.

@@ -21,6 +21,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// What is known of when the broker forces to its disk what it acknowledges.
+///
+/// A client cannot ask it: neither the greeting nor the `JetStream` API tells `sync_interval`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NatsSync {
+    /// Nobody said.
+    Unknown,
+    /// Before it acknowledges (`sync_interval: always`).
+    Always,
+}
+
 /// Settings of the process, whatever its role.
 #[derive(Args, Clone, Debug)]
 pub struct RoleSettings {
@@ -42,6 +53,9 @@ pub struct RoleSettings {
     /// `JetStream` replicas of each stream
     #[arg(long, env = "NEXUS_STREAM_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub stream_replicas: u8,
+    /// What the broker does before it acknowledges: `always` when its `sync_interval` is; with `unknown` and one replica the hub warns of what a power loss may cost
+    #[arg(long, env = "NEXUS_NATS_SYNC", value_enum, default_value_t = NatsSync::Unknown)]
+    pub nats_sync: NatsSync,
     /// How long exchanges, chunks, audit, messages and archives are kept, in days; statistics stay
     #[arg(long, env = "NEXUS_RETENTION_DAYS", default_value_t = 183, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub retention_days: u32,
@@ -94,6 +108,15 @@ impl RoleSettings {
         Duration::from_hours(24).saturating_mul(self.retention_days)
     }
 
+    /// What can be lost of what the broker has acknowledged, in a sentence; `None`: nothing by a single power loss.
+    pub fn power_loss(&self) -> Option<&'static str> {
+        (self.stream_replicas == 1 && self.nats_sync == NatsSync::Unknown).then_some(
+            "the streams have one replica on a broker that is not known to sync before it acknowledges: \
+             a power loss of its host may lose the last two minutes of acknowledged events; \
+             set `sync_interval: always` there and NEXUS_NATS_SYNC=always here, or NEXUS_STREAM_REPLICAS=3",
+        )
+    }
+
     /// How to reach the log at that address; `role` names the client to the broker.
     pub fn log_settings(&self, url: String, role: &str) -> LogSettings {
         LogSettings {
@@ -102,5 +125,30 @@ impl RoleSettings {
             replicas: usize::from(self.stream_replicas),
             retention: self.retention(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Process {
+        #[command(flatten)]
+        role: RoleSettings,
+    }
+
+    fn power_loss(flags: &[&str]) -> Option<&'static str> {
+        let arguments = ["nexus"].iter().chain(flags);
+        Process::parse_from(arguments).role.power_loss()
+    }
+
+    #[test]
+    fn one_replica_without_a_sync_is_warned_of_and_nothing_else() {
+        assert!(power_loss(&[]).unwrap().contains("two minutes"));
+        assert_eq!(power_loss(&["--nats-sync", "always"]), None);
+        assert_eq!(power_loss(&["--stream-replicas", "3"]), None);
     }
 }

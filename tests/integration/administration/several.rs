@@ -162,20 +162,48 @@ async fn a_gateway_starts_without_the_broker_and_knows_what_it_knew() -> Result<
     })
     .await?;
     ensure!(gateway.stop().await?.success());
+    // What it does not know: the other gateway takes a key and a model away meanwhile.
+    let [_, two] = pair.clients()?;
+    two.delete("/keys/kept").await?.expect(200)?;
+    two.post("/keys", &json!({"name": "meanwhile"}))
+        .await?
+        .expect(201)?;
     pair.broker.kill().await?;
 
+    let [gateway, _] = &mut pair.gateways;
     gateway.start_again().await?;
     let admin = gateway.client()?;
     admin.chat(&ask("kept")).await?.expect(200)?;
+    let member = member.at(&admin);
+    member.chat(&ask("kept")).await?.expect(200)?;
     let new = json!({"name": "later"});
     let refused = admin.post("/keys", &new).await?.expect(503)?;
     assert_eq!(refused.error_code(), "broker_unavailable");
-    let ready = gateway.metrics()?.get("/readyz").await?.expect(200)?;
-    ensure!(ready.text().contains("no connection"), "{}", ready.text());
+    let metrics = gateway.metrics()?;
+    until("it tells how old its configuration is", BOUND, async || {
+        let ready = metrics.get("/readyz").await?.expect(200)?;
+        let told = ready.text();
+        ensure!(told.contains("no connection"), "{told}");
+        ensure!(told.contains("known to be the newest"), "{told}");
+        anyhow::Ok(())
+    })
+    .await?;
 
     pair.broker.restart().await?;
+    until("it knows what the other one did", BOUND, async || {
+        member.chat(&ask("kept")).await?.expect(401)?;
+        admin.get("/keys/meanwhile").await?.expect(200).map(drop)
+    })
+    .await?;
     until("changes are taken again", BOUND, async || {
         admin.post("/keys", &new).await?.expect(201).map(drop)
+    })
+    .await?;
+    until("its configuration is the newest", BOUND, async || {
+        let ready = metrics.get("/readyz").await?.expect(200)?;
+        let told = ready.text();
+        ensure!(!told.contains("known to be the newest"), "{told}");
+        anyhow::Ok(())
     })
     .await
 }

@@ -111,3 +111,39 @@ async fn readiness_tells_which_part_is_not_ready_and_why() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_replica_that_may_not_be_synced_is_told() -> Result<()> {
+    let (unknown, told) = (Broker::start().await?, Broker::start().await?);
+    // Whose settings nobody knows; whose settings were told; and the one that it sets up itself.
+    for (hub, may_lose) in [
+        (Hub::standalone().nats(&unknown), true),
+        (
+            Hub::standalone()
+                .nats(&told)
+                .env("NEXUS_NATS_SYNC", "always"),
+            false,
+        ),
+        (Hub::standalone(), false),
+    ] {
+        let hub = hub.start().await?;
+        until("the broker is told of", BOUND, async || {
+            let ready = hub.metrics()?.get("/readyz").await?.expect(200)?;
+            let broker = part(&ready, "broker")?;
+            let reason = broker["reason"].as_str().unwrap_or_default();
+            ensure!(
+                broker["ready"] == true && reason.contains("power loss") == may_lose,
+                "{}",
+                ready.text()
+            );
+            anyhow::Ok(())
+        })
+        .await?;
+        ensure!(
+            hub.stderr().contains("may lose the last two minutes") == may_lose,
+            "{}",
+            hub.stderr()
+        );
+    }
+    Ok(())
+}

@@ -2,8 +2,8 @@
 //! counted their tokens. Another one takes over, and does what is left.
 
 use anyhow::ensure;
-use nexus_tests::account::{Account, BOUND, answer_text, assert_verified, shipped};
-use nexus_tests::{Gate, Result, until};
+use nexus_tests::account::{Account, answer_text, assert_verified, shipped};
+use nexus_tests::{Gate, Result};
 
 use super::{Events, Open, Scene, ids, the_sweeper};
 
@@ -11,7 +11,9 @@ pub(super) async fn a_sweeper_that_dies_at_work() -> Result<()> {
     let gates = [("dead", Gate::closed())];
     let scene = Scene::set(&gates).await?;
     let gateway = || scene.gateway().env("NEXUS_LOST_SETTLE_SECONDS", 1);
-    let mut first = gateway().start().await?;
+    // What it closes is stored, and what it counts is not.
+    let held = scene.held().await?;
+    let mut first = gateway().env("NEXUS_NATS_URL", held.url()).start().await?;
     the_sweeper(&[&first]).await?;
     let (second, mut dies) = tokio::try_join!(gateway().start(), gateway().start())?;
     scene.serve(&[&first, &second, &dies]).await?;
@@ -26,20 +28,16 @@ pub(super) async fn a_sweeper_that_dies_at_work() -> Result<()> {
             events.assert_presumed_lost(&lost)
         })
         .await?;
-    // Looked for without a pause: the first count loads a vocabulary, which takes longer than that.
-    let closed = until("they are closed", BOUND, async || {
-        let events = Events(scene.exchanges().await?);
+    let closed = scene.until_log("they are closed", |events| {
         let open = lost.iter().filter(|id| events.terminals(id).is_empty());
         let open = open.count();
         ensure!(open == 0, "{open} are open");
-        anyhow::Ok(events)
+        Ok(())
     });
     let closed = closed.await?;
     first.kill().await?;
-    ensure!(
-        counts(&closed, &lost) == [0; 3],
-        "they were counted before it could be killed"
-    );
+    held.release();
+    ensure!(counts(&closed, &lost) == [0; 3], "a count came through");
 
     let events = scene
         .until_log("they are counted", |events| {

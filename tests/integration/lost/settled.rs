@@ -12,14 +12,17 @@ pub(super) async fn who_is_given_up() -> Result<()> {
     let gates = ["cut", "dead"].map(|name| (name, Gate::closed()));
     let [(_, cut), _] = &gates;
     let scene = Scene::set(&gates).await?;
-    let wire = Chaos::start(&scene.broker.host_port())?;
+    let (wire, held) = (
+        Chaos::start(&scene.broker.host_port())?,
+        scene.held().await?,
+    );
     let gateway = || scene.gateway().env("NEXUS_LOST_SETTLE_SECONDS", 1);
     let sweeps = gateway().start().await?;
     the_sweeper(&[&sweeps]).await?;
     let through_wire = format!("nats://{}", wire.url_host_port());
     let (is_cut, mut dies) = tokio::try_join!(
         gateway().env("NEXUS_NATS_URL", through_wire).start(),
-        gateway().start(),
+        gateway().env("NEXUS_NATS_URL", held.url()).start(),
     )?;
     scene.serve(&[&sweeps, &is_cut, &dies]).await?;
 
@@ -28,7 +31,7 @@ pub(super) async fn who_is_given_up() -> Result<()> {
     shipped(&is_cut).await?;
     wire.refuse().await?;
     wire.cut();
-    let uncounted = counts::die_before_counting(&mut dies, &scene).await?;
+    let uncounted = counts::die_before_counting(&mut dies, &held, &scene).await?;
 
     let given_up = [ids(&lives), ids(&dead)].concat();
     let events = scene

@@ -50,6 +50,9 @@ impl Watch {
     }
 
     pub(super) async fn run(self, over: CancellationToken) {
+        if let Some(warning) = self.state.role_settings.power_loss() {
+            tracing::warn!("{warning}");
+        }
         let looking = async {
             loop {
                 self.look();
@@ -78,10 +81,13 @@ impl Watch {
     }
 
     fn broker(&self) {
-        if self.state.log.is_connected() {
-            self.parts.broker.ready();
+        let part = &self.parts.broker;
+        if !self.state.log.is_connected() {
+            part.not_ready("no connection");
+        } else if let Some(warning) = self.state.role_settings.power_loss() {
+            part.ready_but(warning);
         } else {
-            self.parts.broker.not_ready("no connection");
+            part.ready();
         }
     }
 
