@@ -30,6 +30,7 @@ mod reader;
 mod readme;
 mod rebuild;
 mod recorded;
+mod release;
 mod replay;
 mod roles;
 mod running;
