@@ -2,3 +2,4 @@
 
 pub mod chat_completions;
 mod rejected;
+pub mod resume;

@@ -25,6 +25,7 @@ pub mod nats_server;
 pub mod protocol;
 pub mod provider;
 pub mod readiness;
+pub mod resume;
 pub mod role;
 pub mod router;
 pub mod routing;

@@ -17,7 +17,7 @@ use crate::{
         self, CallModels, ChangeConfiguration, ListModels, ManageKeys, ReadConfiguration,
         ReadContent, ReadStatistics, ReadUsage,
     },
-    endpoint::chat_completions,
+    endpoint::{chat_completions, resume},
     middleware::{
         guard::{Guard, guard},
         outermost, unknown_path, wrong_method,
@@ -38,6 +38,8 @@ fn table() -> Vec<Route> {
     vec![
         post("/v1/chat/completions", CallModels, chat_completions::post),
         post("/chat/completions", CallModels, chat_completions::post),
+        get("/v1/chat/completions/{id}/events", ReadContent, resume::get),
+        get("/chat/completions/{id}/events", ReadContent, resume::get),
         get("/v1/models", ListModels, models::list),
         get("/models", ListModels, models::list),
         get("/v1/models/{*model}", ListModels, models::get),

@@ -32,6 +32,7 @@ mod rebuild;
 mod recorded;
 mod release;
 mod replay;
+mod resume;
 mod roles;
 mod running;
 mod sessions;

@@ -183,6 +183,20 @@ impl Client {
         Ok(ChatStream::read(answer))
     }
 
+    /// A stream of events that is asked for with `GET path`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer; an answer of any status is not an error, but a stream that
+    /// [`Ending::Refused`] ended.
+    pub async fn events(&self, path: &str) -> Result<ChatStream> {
+        let answer = timeout(REQUEST_BOUND, self.request(Method::GET, path).send())
+            .await
+            .with_context(|| format!("no answer to GET {path} in {REQUEST_BOUND:?}"))?
+            .with_context(|| format!("no answer to GET {path}"))?;
+        Ok(ChatStream::read(answer))
+    }
+
     /// Sets up a provider at `base_url` (with its key `upstream-secret`) and a model on it.
     ///
     /// # Errors

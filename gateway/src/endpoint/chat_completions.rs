@@ -110,11 +110,7 @@ fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
 
 fn answer(served: Served) -> Response {
     let conversation = HeaderValue::try_from(served.conversation.to_string());
-    let mut response = match served.reply {
-        Ok(Reply::Whole(body)) => json(body.into()),
-        Ok(Reply::Stream(body)) => event_stream(Body::new(body)),
-        Err(error) => error.into_response(),
-    };
+    let mut response = reply(served.reply);
     // A UUID is a header value.
     if let Ok(conversation) = conversation {
         response
@@ -122,6 +118,14 @@ fn answer(served: Served) -> Response {
             .insert(X_CONVERSATION_ID, conversation);
     }
     response
+}
+
+pub(super) fn reply(reply: Result<Reply, ApiError>) -> Response {
+    match reply {
+        Ok(Reply::Whole(body)) => json(body.into()),
+        Ok(Reply::Stream(body)) => event_stream(Body::new(body)),
+        Err(error) => error.into_response(),
+    }
 }
 
 fn json(body: Body) -> Response {

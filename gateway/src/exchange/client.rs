@@ -95,7 +95,7 @@ impl http_body::Body for ReplyBody {
 }
 
 /// The client of one exchange.
-pub(super) struct Client {
+pub(crate) struct Client {
     side: Side,
     /// Whether its stream has begun, should it be there to see it.
     began: bool,
@@ -110,11 +110,11 @@ enum Side {
 }
 
 /// Where the client waits for the reply.
-pub(super) type Waiting = oneshot::Receiver<Result<Reply, ApiError>>;
+pub(crate) type Waiting = oneshot::Receiver<Result<Reply, ApiError>>;
 
 impl Client {
     /// A client that waits at the other end.
-    pub(super) fn waiting(hard_stop: CancellationToken) -> (Self, Waiting) {
+    pub(crate) fn waiting(hard_stop: CancellationToken) -> (Self, Waiting) {
         let (reply, waiting) = oneshot::channel();
         let side = Side::Waiting(reply);
         let client = Self {
@@ -126,7 +126,7 @@ impl Client {
     }
 
     /// Whether it has hung up.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         match &self.side {
             Side::Waiting(reply) => reply.is_closed(),
             Side::Streaming(parts) => parts.is_closed(),
@@ -143,7 +143,7 @@ impl Client {
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
-    pub(super) async fn hung_up(&mut self) {
+    pub(crate) async fn hung_up(&mut self) {
         match &mut self.side {
             Side::Waiting(reply) => reply.closed().await,
             Side::Streaming(parts) => parts.closed().await,
@@ -152,12 +152,12 @@ impl Client {
     }
 
     /// Gives it frames, the first of which begin its stream; waits while it is slow.
-    pub(super) async fn give(&mut self, frames: Bytes) {
+    pub(crate) async fn give(&mut self, frames: Bytes) {
         self.send(Part::More(frames)).await;
     }
 
     /// Gives it the last frames; the stream ends with them.
-    pub(super) async fn give_last(&mut self, frames: Bytes) {
+    pub(crate) async fn give_last(&mut self, frames: Bytes) {
         self.send(Part::Last(frames)).await;
     }
 

@@ -156,8 +156,8 @@ impl Recorder {
         Ok(())
     }
 
-    /// Writes a chunk.
-    pub(super) fn chunk(&mut self, json: &RawValue) -> Result<(), RecordError> {
+    /// Writes a chunk; gives its number.
+    pub(super) fn chunk(&mut self, json: &RawValue) -> Result<u32, RecordError> {
         let chunk = Chunk {
             index: self.chunks,
             elapsed_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
@@ -167,7 +167,7 @@ impl Recorder {
         self.last = Some(self.open.append(&record)?);
         self.chunks += 1;
         self.metrics.chunks.inc();
-        Ok(())
+        Ok(chunk.index)
     }
 
     /// Writes the terminal event.

@@ -122,14 +122,14 @@ impl Exchange {
     }
 
     fn chunk(&mut self, chunk: &Chunk<'_>, frames: &mut BytesMut) -> Result<(), Fault> {
-        self.recorder.chunk(chunk.json)?;
+        let number = self.recorder.chunk(chunk.json)?;
         if self.first_byte_ms.is_none() {
             self.first_byte();
         }
         self.answer.add(&chunk.parsed).map_err(too_large)?;
         // The hub asked for the usage; the client gets that chunk only if it asked as well.
         if self.facts.include_usage || !chunk.parsed.is_usage_only() {
-            sse_encode::frame(frames, chunk.json.get().as_bytes());
+            sse_encode::numbered(frames, number, chunk.json.get().as_bytes());
         }
         Ok(())
     }

@@ -21,6 +21,15 @@ pub fn frame(out: &mut BytesMut, data: &[u8]) {
     out.extend_from_slice(b"\n");
 }
 
+/// The same for a chunk, with its number as the event's `id`: who is cut off comes back with it.
+pub fn numbered(out: &mut BytesMut, number: u32, data: &[u8]) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"id: ");
+    out.extend_from_slice(digits.format(number).as_bytes());
+    out.extend_from_slice(b"\n");
+    frame(out, data);
+}
+
 fn line(out: &mut BytesMut, data: &[u8]) {
     out.extend_from_slice(b"data: ");
     out.extend_from_slice(data);

@@ -153,6 +153,12 @@ impl Seen {
             .collect()
     }
 
+    /// The `id` of every event that has one.
+    pub fn ids(&self) -> Vec<&str> {
+        let ids = self.events.iter().map(|(_at, event)| event.id.as_str());
+        ids.filter(|id| !id.is_empty()).collect()
+    }
+
     /// The text of one choice, as far as received.
     pub fn text(&self, choice: usize) -> String {
         text_of_chunks(&self.chunks(), choice)
