@@ -34,12 +34,17 @@ soak: build tools-test ## kill and disturb everything for FAULT_SECONDS (1200) u
 	NEXUS_BIN=$(CURDIR)/target/release/nexus FAULT_SECONDS=$${FAULT_SECONDS:-1200} \
 		$(CARGO) test --locked --package nexus-tests --test fault -- --nocapture whoever_is_killed bad_weather
 
+.PHONY: fuzz
+fuzz: ## feed the parsers with made-up bytes, each for FUZZ_SECONDS (20)
+	@.ci/fuzz
+
 .PHONY: check
 check: fmt clippy doc ## what can be said without running anything: formatting, lints, documentation
 
 .PHONY: fmt
 fmt:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 
 .PHONY: clippy
 clippy:

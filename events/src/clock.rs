@@ -4,6 +4,7 @@
 
 use std::{
     fmt,
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -11,8 +12,11 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
+
+/// The years that RFC 3339 can write, with four digits.
+const YEARS: RangeInclusive<i32> = 0..=9999;
 
 /// A moment: UTC, whole milliseconds since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -58,9 +62,15 @@ impl UnixMillis {
     /// Reads RFC 3339 text.
     ///
     /// # Errors
-    /// The text is no RFC 3339 date and time.
+    /// The text is no RFC 3339 date and time, or one that its offset carries into a year that
+    /// RFC 3339 cannot write.
     pub fn parse_rfc3339(text: &str) -> Result<Self, chrono::ParseError> {
-        DateTime::parse_from_rfc3339(text).map(|moment| Self(moment.timestamp_millis()))
+        let moment = DateTime::parse_from_rfc3339(text)?.to_utc();
+        if !YEARS.contains(&moment.year()) {
+            // What we wrote of it nobody could read: the error is that of reading it.
+            DateTime::parse_from_rfc3339(&moment.to_rfc3339())?;
+        }
+        Ok(Self(moment.timestamp_millis()))
     }
 }
 
@@ -109,5 +119,27 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> UnixMillis {
         UnixMillis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_as_a_moment_can_be_written_and_read_again() {
+        for text in [
+            "0000-01-01T00:00:00Z",
+            "2026-11-24T12:00:00.123+01:00",
+            "2016-12-31T23:59:60Z",
+            "9999-12-31T23:59:59.999Z",
+        ] {
+            let moment = UnixMillis::parse_rfc3339(text).unwrap();
+            let written = moment.to_rfc3339();
+            assert_eq!(UnixMillis::parse_rfc3339(&written), Ok(moment), "{text}");
+        }
+        for text in ["9999-12-31T23:59:59-00:01", "0000-01-01T00:00:00+00:01"] {
+            UnixMillis::parse_rfc3339(text).unwrap_err();
+        }
     }
 }

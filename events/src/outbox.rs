@@ -34,6 +34,8 @@
 mod adopted;
 mod batch;
 mod disk;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod incarnation;
 mod open_request;

@@ -36,8 +36,15 @@ fn rust_files() -> Vec<PathBuf> {
         }
     }
     let mut found = Vec::new();
-    for folder in ["events", "projector", "archiver", "gateway", "tests"] {
-        for part in ["src", "integration"] {
+    for folder in [
+        "events",
+        "projector",
+        "archiver",
+        "gateway",
+        "tests",
+        "tests/fuzz",
+    ] {
+        for part in ["src", "integration", "fuzz_targets"] {
             let folder = workspace().join(folder).join(part);
             if folder.exists() {
                 walk(&folder, &mut found);
