@@ -25,9 +25,14 @@ test: tools-test ## every test
 # The executable first, which the tests start: together with the tests, so that both share one set of features.
 	$(CARGO) build --locked --workspace --tests --bin nexus
 # What the properties draw, they draw from this seed; to see a failure again, set it.
-	@seed=$${PROPTEST_RNG_SEED:-$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')}; \
-	printf 'properties draw from PROPTEST_RNG_SEED=%s\n' "$$seed"; \
-	PROPTEST_RNG_SEED=$$seed $(CARGO) test --locked --workspace
+	@PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')}; export PROPTEST_RNG_SEED; \
+	printf 'properties draw from PROPTEST_RNG_SEED=%s\n' "$$PROPTEST_RNG_SEED"; \
+	$(CARGO) test --locked --workspace --lib --bins && $(CARGO) test --locked --workspace --doc
+# The scenarios of faults beside the integration tests: both wait more than they work.
+	@$(CARGO) test --locked --workspace --test fault >target/fault.log 2>&1 & fault=$$!; \
+	$(CARGO) test --locked --workspace --test integration; integration=$$?; \
+	wait $$fault; fault=$$?; cat target/fault.log; \
+	test $$integration -eq 0 && test $$fault -eq 0
 
 .PHONY: soak
 soak: build tools-test ## kill and disturb everything for FAULT_SECONDS (1200) under load, then take it to account
