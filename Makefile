@@ -40,7 +40,7 @@ soak: build tools-test ## kill and disturb everything for FAULT_SECONDS (1200) u
 		$(CARGO) test --locked --package nexus-tests --test fault -- --nocapture whoever_is_killed bad_weather
 
 .PHONY: fuzz
-fuzz: ## feed the parsers with made-up bytes, each for FUZZ_SECONDS (20)
+fuzz: ## feed the parsers with made-up bytes, each for FUZZ_SECONDS (10)
 	@.ci/fuzz
 
 .PHONY: check
