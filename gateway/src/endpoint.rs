@@ -1,5 +1,6 @@
 //! The endpoints that programs call: one file for each.
 
 pub mod chat_completions;
-mod rejected;
+pub(crate) mod rejected;
 pub mod resume;
+pub mod ws_chat;

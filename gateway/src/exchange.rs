@@ -112,6 +112,10 @@ pub struct Ask {
     pub traceparent: Option<Box<str>>,
     /// The conversation that the client names.
     pub conversation: Option<ConversationId>,
+    /// The provider that the client insists on, by id or name.
+    pub provider: Option<String>,
+    /// Cancelled when the client does not want the rest, whatever its key says.
+    pub cancel: CancellationToken,
     /// The configuration in force.
     pub snapshot: Arc<Snapshot>,
     /// The body.
@@ -159,6 +163,7 @@ struct Facts {
     last: Option<MessageId>,
     thread: Thread,
     body: Bytes,
+    cancel: CancellationToken,
 }
 
 /// An exchange under way.
@@ -201,7 +206,7 @@ impl Engine {
             error,
             model: Some(request.model.clone().into_owned()),
         };
-        let route = Route::find(&ask.snapshot, &request.model)
+        let route = Route::find(&ask.snapshot, &request.model, ask.provider.as_deref())
             .ok_or_else(|| refused(ApiError::model_not_found(&request.model)))?;
         let backlog = self
             .parts
@@ -302,6 +307,7 @@ fn facts(ask: &Ask, request: &ChatRequest<'_>, matched: &Matched<'_>) -> Facts {
         last: matched.last_id,
         thread: matched.thread(),
         body: ask.body.clone(),
+        cancel: ask.cancel.clone(),
     }
 }
 

@@ -38,3 +38,4 @@ pub mod state;
 pub mod stream;
 pub mod telemetry;
 pub mod tokens;
+pub mod ws;

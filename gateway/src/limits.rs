@@ -11,6 +11,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     error::ApiError,
@@ -21,6 +22,12 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
 
+/// WebSocket connections of a gateway: 4 096. Beside its requests each costs some 40 KiB.
+const WEBSOCKETS_MAX: usize = 4096;
+
+/// Answers that are read from the log at once: 256, each with two consumers at the broker.
+const RESUMED_MAX: usize = 256;
+
 /// The bucket of the whole hub.
 const GATEWAY_BUCKET: &str = "gateway";
 
@@ -29,6 +36,10 @@ const GATEWAY_BUCKET: &str = "gateway";
 pub struct Limits {
     shared: Arc<dyn SharedState>,
     gateway: Option<Rate>,
+    /// Room for WebSocket connections.
+    websockets: Arc<Semaphore>,
+    /// Room for answers that are read from the log.
+    resumed: Arc<Semaphore>,
 }
 
 /// A request that passed all limits.
@@ -51,7 +62,28 @@ impl Limits {
             limit: requests_per_second,
             window: Duration::from_secs(1),
         });
-        Self { shared, gateway }
+        Self {
+            shared,
+            gateway,
+            websockets: Arc::new(Semaphore::new(WEBSOCKETS_MAX)),
+            resumed: Arc::new(Semaphore::new(RESUMED_MAX)),
+        }
+    }
+
+    /// Room for a WebSocket connection, until it is dropped.
+    ///
+    /// # Errors
+    /// 503: there is none.
+    pub fn websocket(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        room(&self.websockets, "WebSocket connections are open")
+    }
+
+    /// Room for an answer that is read from the log, until it is dropped.
+    ///
+    /// # Errors
+    /// 503: there is none.
+    pub fn resumed(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        room(&self.resumed, "answers are read from the log")
     }
 
     /// Takes a request's share of every limit.
@@ -80,6 +112,13 @@ impl Limits {
             .into_iter()
             .fold(error, |error, (name, value)| error.with_header(name, value)))
     }
+}
+
+fn room(of: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, ApiError> {
+    Arc::clone(of).try_acquire_owned().map_err(|error| {
+        let message = format!("Too many {what}; try again later.");
+        ApiError::unavailable("overloaded", message).with_source(error)
+    })
 }
 
 impl Permit {

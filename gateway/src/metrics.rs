@@ -32,6 +32,8 @@ pub struct Metrics {
     pub upstream_seconds: Histogram,
     /// Exchanges under way.
     pub open_exchanges: IntGauge,
+    /// Open WebSocket connections.
+    pub websockets: IntGauge,
     /// Client connections open.
     pub connections: IntGauge,
     /// Stream sequence of the configuration in force.
@@ -79,6 +81,7 @@ impl Metrics {
             )?,
             upstream_seconds: new.latency("nexus_upstream_seconds", "Time of one attempt.")?,
             open_exchanges: new.gauge("nexus_open_exchanges", "Exchanges under way.")?,
+            websockets: new.gauge("nexus_websockets", "Open WebSocket connections.")?,
             connections: new.gauge("nexus_connections", "Client connections open.")?,
             config_sequence: new.gauge("nexus_config_sequence", "Configuration in force.")?,
             projector_lag_events: new.gauge(

@@ -31,9 +31,6 @@ use crate::{
     state::AppState,
 };
 
-/// Answers that are read from the log at once: 256, each with two consumers at the broker.
-pub const RESUMED_MAX: usize = 256;
-
 /// What a client asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -55,7 +52,10 @@ pub async fn begin(
     wanted: Wanted,
     may_see: impl Fn(&Received) -> bool,
 ) -> Result<Reply, ApiError> {
-    let permit = room(state)?;
+    if !state.log.is_connected() {
+        return Err(broker_away());
+    }
+    let permit = state.limits.resumed()?;
     let found = search::received(&state.log, wanted.request)
         .await
         .map_err(unreadable)?
@@ -89,17 +89,6 @@ pub async fn begin(
 async fn run(play: Play, client: Client, permit: OwnedSemaphorePermit) {
     Box::pin(play.run(client)).await;
     drop(permit);
-}
-
-fn room(state: &AppState) -> Result<OwnedSemaphorePermit, ApiError> {
-    if !state.log.is_connected() {
-        return Err(broker_away());
-    }
-    let resumed = std::sync::Arc::clone(&state.resumed);
-    resumed.try_acquire_owned().map_err(|error| {
-        let message = "Too many answers are read from the log; try again later.";
-        ApiError::unavailable("overloaded", message).with_source(error)
-    })
 }
 
 fn broker_away() -> ApiError {

@@ -17,7 +17,7 @@ use crate::{
         self, CallModels, ChangeConfiguration, ListModels, ManageKeys, ReadConfiguration,
         ReadContent, ReadStatistics, ReadUsage,
     },
-    endpoint::{chat_completions, resume},
+    endpoint::{chat_completions, resume, ws_chat},
     middleware::{
         guard::{Guard, guard},
         outermost, unknown_path, wrong_method,
@@ -40,6 +40,7 @@ fn table() -> Vec<Route> {
         post("/chat/completions", CallModels, chat_completions::post),
         get("/v1/chat/completions/{id}/events", ReadContent, resume::get),
         get("/chat/completions/{id}/events", ReadContent, resume::get),
+        get("/ws/chat", CallModels, ws_chat::get),
         get("/v1/models", ListModels, models::list),
         get("/models", ListModels, models::list),
         get("/v1/models/{*model}", ListModels, models::get),

@@ -23,9 +23,16 @@ pub struct Route {
 }
 
 impl Route {
-    /// The route for a model; `None` when nobody offers it.
-    pub fn find(snapshot: &Snapshot, model: &str) -> Option<Self> {
-        Self::of(snapshot.candidates(model))
+    /// The route for a model, to one provider (by id or name) or to any; `None` when nobody offers it.
+    pub fn find(snapshot: &Snapshot, model: &str, provider: Option<&str>) -> Option<Self> {
+        let mut candidates = snapshot.candidates(model);
+        if let Some(wanted) = provider {
+            candidates.retain(|candidate| {
+                let provider = &candidate.provider.resource;
+                provider.name == wanted || provider.id.to_string() == wanted
+            });
+        }
+        Self::of(candidates)
     }
 
     fn of(candidates: Vec<Candidate>) -> Option<Self> {

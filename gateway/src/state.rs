@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use nexus_events::{clock::SharedClock, log::Log, outbox::Outbox, seal::MasterKey};
 use nexus_projector::read_model::ReadModel;
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -42,8 +41,6 @@ pub struct AppState {
     pub outbox: Outbox,
     /// The log, for what is not on a request's path.
     pub log: Log,
-    /// Room for answers that are read from the log, see [`crate::resume`].
-    pub resumed: Arc<Semaphore>,
     /// What people read.
     pub read_model: ReadModel,
     /// Counts calls without a valid key.

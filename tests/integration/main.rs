@@ -42,3 +42,4 @@ mod streams;
 mod tidy;
 mod traffic;
 mod upstream_faults;
+mod web_socket;

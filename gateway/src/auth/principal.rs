@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
+use http::{
+    HeaderMap,
+    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+    request::Parts,
+};
 use nexus_events::config_event::{Actor, Key};
 use sha2::{Digest, Sha256};
 
@@ -55,13 +59,21 @@ impl FromRequestParts<State> for Principal {
     }
 }
 
-/// The secret as the client sent it: `Authorization: Bearer …`, or `x-api-key`.
+/// The secret as the client sent it: `Authorization: Bearer …`, `x-api-key`, or a subprotocol.
 fn secret(headers: &HeaderMap) -> Option<&[u8]> {
     if let Some(value) = headers.get(AUTHORIZATION) {
         let (scheme, secret) = value.as_bytes().split_at_checked("Bearer ".len())?;
         return (scheme.eq_ignore_ascii_case(b"Bearer ")).then(|| secret.trim_ascii());
     }
-    headers.get("x-api-key").map(http::HeaderValue::as_bytes)
+    let api_key = headers.get("x-api-key").map(http::HeaderValue::as_bytes);
+    api_key.or_else(|| subprotocol(headers))
+}
+
+/// The secret as a browser sends it that opens a WebSocket: it can set no header but this one.
+fn subprotocol(headers: &HeaderMap) -> Option<&[u8]> {
+    let offered = headers.get(SEC_WEBSOCKET_PROTOCOL)?.as_bytes();
+    let mut offered = offered.split(|byte| *byte == b',');
+    offered.find_map(|one| one.trim_ascii().strip_prefix(b"nexus-key."))
 }
 
 #[cfg(test)]
@@ -78,6 +90,11 @@ mod tests {
             (headers("authorization", "Bearer nx-1"), Some("nx-1")),
             (headers("authorization", "bearer  nx-1 "), Some("nx-1")),
             (headers("x-api-key", "nx-1"), Some("nx-1")),
+            (
+                headers("sec-websocket-protocol", "nexus.v1, nexus-key.nx-1"),
+                Some("nx-1"),
+            ),
+            (headers("sec-websocket-protocol", "nexus.v1"), None),
             (headers("authorization", "Basic nx-1"), None),
             (headers("authorization", "Bear"), None),
             (HeaderMap::new(), None),

@@ -15,6 +15,7 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 use nexus_events::id::{ConversationId, RequestId};
+use tokio_util::sync::CancellationToken;
 
 use super::rejected;
 use crate::{
@@ -79,6 +80,8 @@ fn ask(
         route: ROUTE,
         traceparent: traceparent(headers),
         conversation: conversation(headers)?,
+        provider: None,
+        cancel: CancellationToken::new(),
         snapshot: state.configuration.current(),
         body: body?.0,
     })
@@ -99,7 +102,7 @@ fn conversation(headers: &HeaderMap) -> Result<Option<ConversationId>, ApiError>
 }
 
 /// W3C trace context, version 00; anything else is left aside, as its specification says.
-fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
     let text = headers.get("traceparent")?.to_str().ok()?;
     let lengths = text.split('-').map(str::len);
     let is_hex = |c: char| c == '-' || c.is_ascii_digit() || ('a'..='f').contains(&c);

@@ -17,7 +17,7 @@ const NOBODY: (&str, &str) = ("_", "_");
 ///
 /// A full outbox takes none: then the log of the process and the metric are
 /// what is left of the refusal.
-pub(super) fn record(
+pub(crate) fn record(
     state: &AppState,
     (request, key): (RequestId, KeyId),
     route: &str,

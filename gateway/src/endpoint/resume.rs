@@ -26,11 +26,9 @@ const PREFIX: &str = "chatcmpl-";
 /// answer was not streamed; 503: the log cannot be read.
 pub async fn get(
     Extract(state): Extract<State>,
-    Extension(access): Extension<Access>,
-    principal: Principal,
+    (Extension(access), principal): (Extension<Access>, Principal),
     mut id: PathParameter,
-    headers: HeaderMap,
-    query: QueryParameters,
+    (headers, query): (HeaderMap, QueryParameters),
 ) -> Result<Response, ApiError> {
     if let Some(bare) = id.0.strip_prefix(PREFIX) {
         id = PathParameter(bare.to_owned());

@@ -26,6 +26,7 @@ pub(super) struct Answering {
 /// What ends a wait for the provider, beside the provider.
 pub(super) struct Interrupts {
     hard_stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
     on_hang_up: bool,
 }
 
@@ -39,6 +40,7 @@ impl Interrupts {
     pub(super) fn new(hard_stop: CancellationToken, facts: &Facts) -> Self {
         Self {
             hard_stop: Box::pin(hard_stop.cancelled_owned()),
+            cancelled: Box::pin(facts.cancel.clone().cancelled_owned()),
             on_hang_up: facts.cancels(),
         }
     }
@@ -53,6 +55,7 @@ impl Interrupts {
             biased;
             answered = provider => answered.map_err(Interrupted::Provider),
             () = self.hard_stop.as_mut() => Err(Interrupted::Hub(Fault::shutdown())),
+            () = self.cancelled.as_mut() => Err(Interrupted::Hub(Fault::client_cancelled())),
             () = client.hung_up(), if self.on_hang_up => {
                 Err(Interrupted::Hub(Fault::client_cancelled()))
             }

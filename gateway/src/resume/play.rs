@@ -69,7 +69,7 @@ fn batches(reader: Reader) -> impl Events<Item = Result<Vec<Message>, ReadError>
 impl Play {
     pub(super) async fn run(self, mut client: Client) {
         let request = self.wanted.request;
-        match self.play(&mut client).await {
+        match Box::pin(self.play(&mut client)).await {
             Over::Last(frame) => client.give_last(frame).await,
             Over::Gone => {}
             Over::Unreadable(error) => {

@@ -61,10 +61,10 @@ impl Playback {
 
     /// Takes note of an event of the exchange; the first end counts.
     pub(super) fn exchange(&mut self, event: ExchangeEvent) {
-        match event {
-            ExchangeEvent::Terminal(terminal) if self.end.is_none() => self.end = Some(terminal),
-            ExchangeEvent::PresumedLost(_) => self.presumed_lost = true,
-            _ => {}
+        if let ExchangeEvent::Terminal(terminal) = event {
+            self.end.get_or_insert(terminal);
+        } else if let ExchangeEvent::PresumedLost(_) = event {
+            self.presumed_lost = true;
         }
     }
 
@@ -82,12 +82,10 @@ impl Playback {
         Some(match &end.failure {
             None => frame(DONE),
             Some(failure) => {
-                let kind = match failure.reason {
-                    FailureReason::GatewayLost
-                    | FailureReason::Internal
-                    | FailureReason::OutboxFull
-                    | FailureReason::Shutdown => SERVER,
-                    _ => UPSTREAM,
+                let kind = if is_ours(failure.reason) {
+                    SERVER
+                } else {
+                    UPSTREAM
                 };
                 let status = StatusCode::from_u16(end.status);
                 self.error(&ApiError::new(
@@ -115,6 +113,17 @@ impl Playback {
     pub(super) fn error(&self, error: &ApiError) -> Bytes {
         frame(&error.body(self.request))
     }
+}
+
+/// Whether the hub is at fault, and not the provider.
+const fn is_ours(reason: FailureReason) -> bool {
+    matches!(
+        reason,
+        FailureReason::GatewayLost
+            | FailureReason::Internal
+            | FailureReason::OutboxFull
+            | FailureReason::Shutdown
+    )
 }
 
 fn frame(data: &[u8]) -> Bytes {

@@ -21,7 +21,7 @@ use nexus_events::{
     seal::MasterKey,
 };
 use nexus_projector::read_model::ReadModel;
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::data_plane::DataPlane;
@@ -35,7 +35,6 @@ use crate::{
         follow::{Follower, Parts},
     },
     readiness::{Need, Part},
-    resume::RESUMED_MAX,
     router,
     server::Server,
     settings::GatewaySettings,
@@ -130,7 +129,6 @@ impl Gateway {
         let state = Arc::new(AppState {
             clock,
             read_model,
-            resumed: Arc::new(Semaphore::new(RESUMED_MAX)),
             engine: data_plane.engine,
             limits: data_plane.limits,
             sessions: data_plane.sessions,

@@ -241,6 +241,8 @@ impl Hub {
             key: Arc::new(self.key.clone()),
             route: "/v1/chat/completions",
             traceparent: None,
+            provider: None,
+            cancel: CancellationToken::new(),
             conversation: None,
             snapshot: Arc::clone(&self.snapshot),
             body: Bytes::from(body.to_owned()),

@@ -1,0 +1,138 @@
+//! One request of a connection, from its frame to its last frame.
+
+use std::sync::Arc;
+
+use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use nexus_events::id::RequestId;
+use serde_json::value::RawValue;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Peer, STALL_MAX,
+    frame::{self, Chat, Event, Outgoing},
+};
+use crate::{
+    endpoint::rejected,
+    error::ApiError,
+    exchange::{Ask, Refused, Reply, ReplyBody},
+    middleware::Arrival,
+    state::State,
+};
+
+/// The endpoint's path, as events name it.
+pub(super) const ROUTE: &str = "/ws/chat";
+
+/// The client hung up, or reads nothing.
+pub(super) struct Gone;
+
+/// A request under way.
+pub(super) struct Request {
+    pub(super) state: State,
+    pub(super) peer: Peer,
+    /// What the client calls it.
+    pub(super) id: String,
+    /// The hub's id of it.
+    pub(super) number: RequestId,
+    /// Where its frames go.
+    pub(super) out: mpsc::Sender<Utf8Bytes>,
+    /// The client's `cancel`.
+    pub(super) cancel: CancellationToken,
+}
+
+impl Request {
+    /// Carries it out; gives its last frame.
+    pub(super) async fn run(&self, chat: Chat) -> Result<Utf8Bytes, Gone> {
+        let ask = Ask {
+            request: self.number,
+            arrival: Arrival {
+                at: Instant::now(),
+                time: self.state.clock.now(),
+            },
+            key: Arc::clone(&self.peer.key),
+            route: ROUTE,
+            traceparent: self.peer.traceparent.clone(),
+            conversation: chat.conversation,
+            provider: chat.provider,
+            cancel: self.cancel.clone(),
+            snapshot: self.state.configuration.current(),
+            body: chat.body,
+        };
+        let served = match self.state.limits.admit().await {
+            Ok(_permit) => self.state.engine.begin(ask).await,
+            Err(error) => Err(Refused { error, model: None }),
+        };
+        let served = match served {
+            Ok(served) => served,
+            Err(refused) => {
+                let key = self.peer.key.id;
+                rejected::record(&self.state, (self.number, key), ROUTE, &refused);
+                return Ok(self.failed(&refused.error));
+            }
+        };
+        let started = Outgoing::Started {
+            id: &self.id,
+            request_id: self.number,
+            conversation_id: served.conversation,
+        };
+        self.send(started.text()).await?;
+        match served.reply {
+            Ok(Reply::Whole(body)) => self.whole(&body).await,
+            Ok(Reply::Stream(body)) => self.stream(body).await,
+            Err(error) => Ok(self.failed(&error)),
+        }
+    }
+
+    async fn whole(&self, body: &Bytes) -> Result<Utf8Bytes, Gone> {
+        // The adapter has read it as JSON.
+        let body: &RawValue = serde_json::from_slice(body).unwrap_or(RawValue::NULL);
+        let id = &self.id;
+        self.send(Outgoing::Answer { id, body }.text()).await?;
+        Ok(Outgoing::Done { id }.text())
+    }
+
+    async fn stream(&self, mut body: ReplyBody) -> Result<Utf8Bytes, Gone> {
+        while let Some(Ok(piece)) = body.frame().await {
+            let Ok(piece) = piece.into_data() else {
+                continue;
+            };
+            // JSON that was checked, in frames of our own.
+            let text = std::str::from_utf8(&piece).unwrap_or_default();
+            for event in frame::events(text) {
+                match event {
+                    Event::Chunk(index, json) => self.chunk(index, &json).await?,
+                    Event::Error(json) => return Ok(self.error_of(&json)),
+                    Event::Done => return Ok(Outgoing::Done { id: &self.id }.text()),
+                }
+            }
+        }
+        Ok(self.failed(&ApiError::internal("the answer was broken off")))
+    }
+
+    async fn chunk(&self, index: u32, json: &str) -> Result<(), Gone> {
+        let chunk: &RawValue = serde_json::from_str(json).unwrap_or(RawValue::NULL);
+        let id = &self.id;
+        self.send(Outgoing::Chunk { id, index, chunk }.text()).await
+    }
+
+    /// The error frame of an error event of the stream.
+    fn error_of(&self, json: &str) -> Utf8Bytes {
+        frame::error_of(Some(&self.id), json.as_bytes())
+    }
+
+    fn failed(&self, error: &ApiError) -> Utf8Bytes {
+        frame::error(Some(&self.id), error, self.number)
+    }
+
+    pub(super) async fn send(&self, frame: Utf8Bytes) -> Result<(), Gone> {
+        match timeout(STALL_MAX, self.out.send(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
+    }
+}
