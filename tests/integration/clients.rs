@@ -308,3 +308,23 @@ async fn models_are_listed_with_and_without_the_version() -> Result<()> {
     ensure!(answer.expect(200)?.content() == content::text("bare", 0, 5));
     stage.strike().await
 }
+
+#[tokio::test]
+async fn the_python_websocket_library_gets_its_answers() -> Result<()> {
+    let stage = Stage::set().await?;
+    stage.upstream.always(Script::answer());
+    let printed = PYTHON.run(&stage, "web_socket", MODEL, "sockets").await?;
+    let said = content::text("sockets", 0, 5);
+    ensure!(printed["protocol"] == "nexus.v1", "{printed}");
+    ensure!(printed["streamed"] == said, "{printed}");
+    ensure!(printed["whole"] == said, "{printed}");
+    ensure!(printed["last"] == "done", "{printed}");
+    // The second request repeats the first and its answer: one conversation.
+    let id = printed["conversation_id"].as_str().context("no id")?;
+    nexus_tests::account::shipped(&stage.hub).await?;
+    nexus_tests::account::projected(&stage.hub).await?;
+    let path = format!("/stats/conversations/{id}");
+    let stats = stage.client.get(&path).await?.expect(200)?.json;
+    ensure!(stats["requests"] == 2, "{stats}");
+    stage.strike().await
+}

@@ -9,6 +9,8 @@ use nexus_tests::client::Ending;
 use nexus_tests::log::Stream;
 use nexus_tests::{Broker, Chaos, Client, Gate, Hub, Log, Result, Script, Upstream, until};
 
+use serde_json::json;
+
 use crate::stage::{MODEL, ask};
 
 /// Chunks of text of an answer; the role comes before them and the finish reason after them.
@@ -87,6 +89,16 @@ async fn with_release_stream_nobody_sees_what_the_broker_does_not_have() -> Resu
         () = tokio::time::sleep(TOO_SOON) => {}
     }
     scene.open(2).await?;
+    // A refusal is an event as well.
+    let unknown = json!({"model": "none", "messages": [{"role": "user", "content": "a"}]});
+    let (other, reader) = (scene.client.clone(), scene.client.with_key("nexus-no")?);
+    let mut refused = Box::pin(async move { other.chat(&unknown).await });
+    tokio::select! {
+        answer = &mut refused => anyhow::bail!("refused before that was stored: {answer:?}"),
+        () = tokio::time::sleep(TOO_SOON) => {}
+    }
+    // Nobody is recorded who is not known.
+    reader.chat(&ask("unknown")).await?.expect(401)?;
     let asked = scene.upstream.exchanges().len();
     ensure!(asked == asked_before, "the provider was asked too soon");
     let seen = stream.seen().chunks().len();
@@ -96,6 +108,7 @@ async fn with_release_stream_nobody_sees_what_the_broker_does_not_have() -> Resu
     let seen = stream.end().await?;
     ensure!(seen.ending == Some(Ending::Done), "{seen:?}");
     waits.await?.expect(200)?;
+    refused.await?.expect(404)?;
     shipped(&scene.hub).await?;
     let account = Account::take(&scene.log).await?;
     account.assert_one_end_each()?;

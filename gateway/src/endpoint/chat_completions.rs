@@ -60,7 +60,7 @@ pub async fn post(
             response
         }
         Err(refused) => {
-            rejected::record(&state, (request, key), ROUTE, &refused);
+            rejected::record(&state, (request, key), ROUTE, &refused).await;
             refused.error.into_response()
         }
     }

@@ -13,11 +13,11 @@ use crate::{exchange::Refused, protocol::openai::request::NAME_CHARS_MAX, state:
 /// Stands for a provider and a model: none was asked.
 const NOBODY: (&str, &str) = ("_", "_");
 
-/// Writes `rejected`.
+/// Writes `rejected`, and waits until the client may be told.
 ///
 /// A full outbox takes none: then the log of the process and the metric are
 /// what is left of the refusal.
-pub(crate) fn record(
+pub(crate) async fn record(
     state: &AppState,
     (request, key): (RequestId, KeyId),
     route: &str,
@@ -40,9 +40,13 @@ pub(crate) fn record(
     };
     let stamp = Stamp::draw(&*state.clock);
     let appended = exchange_event::record(about, stamp, NOBODY, &rejected, NO_CONTENT)
-        .map_err(|error| Box::new(error) as Box<dyn Error>)
+        .map_err(|error| Box::new(error) as Box<dyn Error + Send + Sync>)
         .and_then(|record| Ok(state.outbox.append(&record)?));
-    if let Err(error) = appended {
+    let released = match appended {
+        Ok(appended) => state.outbox.released(appended).await.map_err(Into::into),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = released {
         tracing::warn!(request.id = %request, code, error = &*error, "a refusal was not recorded");
     }
 }

@@ -49,7 +49,7 @@ pub async fn guard(
     };
     let access = guard.permission.of(principal.key.role);
     let response = if access == Access::No {
-        call.refused();
+        call.refused().await;
         let message = format!(
             "The key '{}' may not do that: its role does not allow it.",
             principal.key.name
@@ -60,7 +60,7 @@ pub async fn guard(
         next.run(Request::from_parts(parts, body)).await
     };
     if guard.audited {
-        call.management(response.status().as_u16());
+        call.management(response.status().as_u16()).await;
     }
     Ok(response)
 }
@@ -75,28 +75,32 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn refused(&self) {
+    async fn refused(&self) {
         self.append(&AccessRefused {
             actor: self.principal.actor(),
             method: self.method.to_string(),
             path: self.path.clone(),
             status: 403,
-        });
+        })
+        .await;
     }
 
-    fn management(&self, status: u16) {
+    async fn management(&self, status: u16) {
         self.append(&ManagementCall {
             actor: self.principal.actor(),
             method: self.method.to_string(),
             path: self.path.clone(),
             status,
             request: self.request.map(|id| id.to_string()).unwrap_or_default(),
-        });
+        })
+        .await;
     }
 
+    /// Waits until the answer may be given.
+    ///
     /// What was changed is in the configuration's own event with its actor, so a full outbox
     /// does not hide a change; that the audit event is missing is told as loud as can be.
-    fn append<D: EventData>(&self, data: &D) {
+    async fn append<D: EventData>(&self, data: &D) {
         let state = self.state;
         let stamp = Stamp::draw(&*state.clock);
         let appended = audit_event::record(&state.source(), stamp, &self.path, data)
@@ -105,7 +109,14 @@ impl Call<'_> {
                 let appended = state.outbox.append(&record);
                 appended.map_err(|error| error.to_string())
             });
-        if let Err(error) = appended {
+        let released = match appended {
+            Ok(appended) => {
+                let released = state.outbox.released(appended).await;
+                released.map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = released {
             tracing::error!(error, kind = data.kind(), "could not record an audit event");
         }
     }

@@ -143,7 +143,7 @@ impl Connection {
         if let Err(error) = self.enter(&id, &cancel) {
             let refused = Refused { error, model: None };
             let key = self.peer.key.id;
-            rejected::record(&self.state, (request, key), ROUTE, &refused);
+            rejected::record(&self.state, (request, key), ROUTE, &refused).await;
             let frame = frame::error(Some(&id), &refused.error, request);
             return self.send(frame).await;
         }

@@ -71,7 +71,7 @@ impl Request {
             Ok(served) => served,
             Err(refused) => {
                 let key = self.peer.key.id;
-                rejected::record(&self.state, (self.number, key), ROUTE, &refused);
+                rejected::record(&self.state, (self.number, key), ROUTE, &refused).await;
                 return Ok(self.failed(&refused.error));
             }
         };
