@@ -16,6 +16,7 @@ pub mod anthropic;
 pub mod base_url;
 pub mod echo;
 pub mod error;
+pub mod gemini;
 pub mod openai;
 pub mod translate;
 pub mod transport;
@@ -191,12 +192,13 @@ pub trait Provider: Send + Sync + fmt::Debug {
 }
 
 /// The kinds that an operator may configure.
-pub const KINDS: [&str; 3] = ["openai", "anthropic", "echo"];
+pub const KINDS: [&str; 4] = ["openai", "anthropic", "gemini", "echo"];
 
 /// Where the providers of a kind are that has one address for everybody.
 pub fn default_url(kind: &str) -> Option<&'static str> {
     match kind {
         "anthropic" => Some("https://api.anthropic.com"),
+        "gemini" => Some("https://generativelanguage.googleapis.com"),
         // It has none at all.
         "echo" => Some(""),
         _ => None,
@@ -208,6 +210,7 @@ pub fn adapter(kind: &str) -> Option<&'static dyn Provider> {
     match kind {
         "openai" => Some(&openai::OpenAi),
         "anthropic" => Some(&anthropic::Anthropic),
+        "gemini" => Some(&gemini::Gemini),
         "echo" => Some(&echo::Echo),
         #[cfg(test)]
         "panics" => Some(&crate::exchange::tests::panics::Panics),

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The longest `Retry-After` that is believed: an hour.
-const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// The adapter; it keeps no state.
 #[derive(Clone, Copy, Debug)]

@@ -8,11 +8,9 @@
 //! refused by its name, never dropped in silence. Whatever a provider sends, a
 //! translation ends in an answer of OpenAI's form or in an error.
 
-#[expect(dead_code, reason = "the adapter for Gemini writes the rest")]
 pub(super) mod answer;
 pub(super) mod data_url;
 pub(super) mod members;
-#[expect(dead_code, reason = "the adapter for Gemini reads the rest")]
 pub(super) mod message;
 pub(super) mod request;
 #[cfg(test)]

@@ -55,6 +55,7 @@ const REFUSED_MEMBERS: &[(&str, &str)] = &[
     (r#""metadata":{"a":"b"}"#, "metadata"),
     (r#""functions":[{"name":"f"}]"#, "functions"),
     (r#""novel":1"#, "novel"),
+    (r#""novel":false"#, "novel"),
     (r#""temperature":1.5"#, "temperature"),
     (r#""temperature":"hot""#, "temperature"),
     (r#""max_tokens":0"#, "max_tokens"),

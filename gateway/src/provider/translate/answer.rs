@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::Asked;
 use crate::{
@@ -207,7 +206,7 @@ pub(in crate::provider) struct Logprobs<'a> {
 #[derive(Debug, Serialize)]
 pub(in crate::provider) struct TokenLogprob<'a> {
     pub(in crate::provider) token: &'a str,
-    pub(in crate::provider) logprob: &'a RawValue,
+    pub(in crate::provider) logprob: f64,
     pub(in crate::provider) bytes: &'a [u8],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::provider) top_logprobs: Option<Vec<TokenLogprob<'a>>>,

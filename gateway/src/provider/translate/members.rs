@@ -93,7 +93,7 @@ pub(in crate::provider) fn text<'a>(
 
 /// Whether a value says nothing: clients send answers back with members such as `"audio": null`.
 pub(in crate::provider) fn is_void(raw: &RawValue) -> bool {
-    matches!(raw.get(), "null" | "[]" | "{}" | "\"\"" | "false")
+    matches!(raw.get(), "null" | "[]" | "{}" | "\"\"")
 }
 
 pub(in crate::provider) fn wrong(param: &str, expected: &str) -> ProviderError {

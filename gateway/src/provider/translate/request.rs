@@ -51,6 +51,7 @@ pub(in crate::provider) fn without_counterpart(
         // Hints about the cost of an answer, not about what it says.
         "prompt_cache_key" | "prompt_cache_retention" => true,
         "n" => raw.get() == "1",
+        "logprobs" | "store" => raw.get() == "false",
         "top_logprobs" => raw.get() == "0",
         "presence_penalty" | "frequency_penalty" => {
             value::<f64>(name, raw, "a number")? == 0.0
