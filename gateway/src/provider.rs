@@ -13,6 +13,7 @@
 //! its `Authorization` is the hub's own.
 
 pub mod anthropic;
+pub mod azure;
 pub mod base_url;
 pub mod echo;
 pub mod error;
@@ -192,7 +193,7 @@ pub trait Provider: Send + Sync + fmt::Debug {
 }
 
 /// The kinds that an operator may configure.
-pub const KINDS: [&str; 4] = ["openai", "anthropic", "gemini", "echo"];
+pub const KINDS: [&str; 5] = ["openai", "anthropic", "gemini", "azure", "echo"];
 
 /// Where the providers of a kind are that has one address for everybody.
 pub fn default_url(kind: &str) -> Option<&'static str> {
@@ -211,6 +212,7 @@ pub fn adapter(kind: &str) -> Option<&'static dyn Provider> {
         "openai" => Some(&openai::OpenAi),
         "anthropic" => Some(&anthropic::Anthropic),
         "gemini" => Some(&gemini::Gemini),
+        "azure" => Some(&azure::Azure),
         "echo" => Some(&echo::Echo),
         #[cfg(test)]
         "panics" => Some(&crate::exchange::tests::panics::Panics),
