@@ -16,6 +16,7 @@ pub mod anthropic;
 pub mod azure;
 pub mod base_url;
 pub mod echo;
+pub mod ernie;
 pub mod error;
 pub mod gemini;
 pub mod openai;
@@ -193,13 +194,14 @@ pub trait Provider: Send + Sync + fmt::Debug {
 }
 
 /// The kinds that an operator may configure.
-pub const KINDS: [&str; 5] = ["openai", "anthropic", "gemini", "azure", "echo"];
+pub const KINDS: [&str; 6] = ["openai", "anthropic", "gemini", "azure", "ernie", "echo"];
 
 /// Where the providers of a kind are that has one address for everybody.
 pub fn default_url(kind: &str) -> Option<&'static str> {
     match kind {
         "anthropic" => Some("https://api.anthropic.com"),
         "gemini" => Some("https://generativelanguage.googleapis.com"),
+        "ernie" => Some("https://qianfan.baidubce.com/v2"),
         // It has none at all.
         "echo" => Some(""),
         _ => None,
@@ -213,6 +215,7 @@ pub fn adapter(kind: &str) -> Option<&'static dyn Provider> {
         "anthropic" => Some(&anthropic::Anthropic),
         "gemini" => Some(&gemini::Gemini),
         "azure" => Some(&azure::Azure),
+        "ernie" => Some(&ernie::Ernie),
         "echo" => Some(&echo::Echo),
         #[cfg(test)]
         "panics" => Some(&crate::exchange::tests::panics::Panics),
