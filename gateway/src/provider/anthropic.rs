@@ -3,7 +3,7 @@
 //! Read from `https://platform.claude.com/docs/en/api/messages` on 2026-11-28.
 //! It has roles, content blocks and events of its own, so requests and answers
 //! are translated. What it has no counterpart for (`n`, `logprobs`, `seed`, …)
-//! is refused by [`request`].
+//! is refused by its `request` half.
 
 mod request;
 mod response;

@@ -3,7 +3,7 @@
 //! Read from `https://ai.google.dev/api/generate-content` on 2026-11-28. It has
 //! contents, parts and finish reasons of its own, so requests and answers are
 //! translated. What it has no counterpart for (`logit_bias`, images by their
-//! URL, …) is refused by [`request`].
+//! URL, …) is refused by its `request` half.
 
 mod error;
 mod request;
@@ -35,8 +35,11 @@ impl Provider for Gemini {
         } else {
             "generateContent"
         };
-        let model = bare(call.target.model);
-        let path = format!("models/{model}:{method}");
+        // Other collections than `models` have their own names in front, as `tunedModels/x`.
+        let path = match call.target.model {
+            model if model.contains('/') => format!("{model}:{method}"),
+            model => format!("models/{model}:{method}"),
+        };
         let mut url = base_url::versioned_endpoint(call.target.server_url, "v1beta", &path)
             .map_err(openai::without_url)?;
         if call.request.stream {
@@ -46,7 +49,7 @@ impl Provider for Gemini {
         Ok(UpstreamRequest::Http(HttpRequest {
             url,
             headers: openai::headers(call, KEY)?,
-            body: request::encode(call.request, model)?,
+            body: request::encode(call.request, bare(call.target.model))?,
         }))
     }
 
@@ -71,9 +74,9 @@ impl Provider for Gemini {
     }
 }
 
-/// The model's name without the `models/` that Google's own lists put before it.
+/// The model's name without the collection that it is in.
 fn bare(model: &str) -> &str {
-    model.strip_prefix("models/").unwrap_or(model)
+    model.rsplit('/').next().unwrap_or(model)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! From protocols of their own to OpenAI's, and back.
 //!
 //! *What it is.* What the adapters of such providers share: the client's request
-//! read member by member ([`request`]), and answers written in OpenAI's form
-//! ([`answer`]). Each adapter brings the two halves between.
+//! read member by member (`request`, `message`), and answers written in OpenAI's form
+//! (`answer`). Each adapter brings the two halves between.
 //!
 //! *What it promises.* A member of the request that has no counterpart is
 //! refused by its name, never dropped in silence. Whatever a provider sends, a

@@ -160,9 +160,14 @@ impl<'a> Draft<'a> {
             "stop" => body.stop_sequences = Some(stop(raw)?),
             "temperature" => body.temperature = Some(temperature(name, raw)?),
             "top_p" => body.top_p = Some(number(name, raw)?),
-            "user" | "safety_identifier" => {
+            // Two names for one thing; the newer one has the say.
+            "safety_identifier" => {
                 let user_id = text(name, raw)?;
                 body.metadata = Some(Metadata { user_id });
+            }
+            "user" => {
+                let user_id = text(name, raw)?;
+                body.metadata.get_or_insert(Metadata { user_id });
             }
             "tools" => body.tools = tools(raw)?.into_iter().map(tool).collect(),
             "tool_choice" => self.tool_choice = Some(tool_choice(raw)?),

@@ -50,6 +50,12 @@ fn the_address_holds_model_and_method() {
             "/v1/models/gemini-3:generateContent",
         ),
         (
+            "",
+            "tunedModels/mine",
+            false,
+            "/v1beta/tunedModels/mine:generateContent",
+        ),
+        (
             "/v1?a=b",
             "x?y",
             true,

@@ -57,6 +57,7 @@ enum Kind<'a> {
     },
     ToolResult {
         tool_use_id: Cow<'a, str>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         content: Vec<Block<'a>>,
     },
 }
