@@ -8,17 +8,16 @@
 mod request;
 mod response;
 mod stream;
+mod wire;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde::Deserialize;
 
 use self::stream::Translator;
 use super::{
     Answer, Asked, HttpRequest, Provider, ProviderCall, ProviderError, Streamed, Translate,
     UpstreamRequest, base_url,
     openai::{self, OpenAi},
-    translate::answer,
 };
 use crate::stream::sse_decode::SseEvent;
 
@@ -68,59 +67,6 @@ impl Provider for Anthropic {
         // `{"type": "error", "error": {"type", "message"}}`: what is read of it is as OpenAI has
         // it, and `overloaded_error` with its status of 529 is a fault of the server as any.
         OpenAi.decode_error(status, headers, body)
-    }
-}
-
-/// The tokens of an answer; each event of a stream tells those that it knows.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[expect(clippy::struct_field_names, reason = "the names are Anthropic's")]
-struct Usage {
-    input_tokens: Option<u64>,
-    cache_creation_input_tokens: Option<u64>,
-    cache_read_input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-}
-
-impl Usage {
-    /// Counts are sums: a later one takes the place of an earlier one.
-    fn update(&mut self, later: Self) {
-        for (ours, later) in [
-            (&mut self.input_tokens, later.input_tokens),
-            (
-                &mut self.cache_creation_input_tokens,
-                later.cache_creation_input_tokens,
-            ),
-            (
-                &mut self.cache_read_input_tokens,
-                later.cache_read_input_tokens,
-            ),
-            (&mut self.output_tokens, later.output_tokens),
-        ] {
-            *ours = later.or(*ours);
-        }
-    }
-
-    /// `input_tokens` leaves out what the cache took or gave; OpenAI counts the whole prompt.
-    ///
-    /// `None` where the provider did not count: no number is better than zero.
-    fn to_openai(self) -> Option<answer::Usage> {
-        let cached = self.cache_read_input_tokens.unwrap_or(0);
-        let prompt = self
-            .input_tokens?
-            .saturating_add(self.cache_creation_input_tokens.unwrap_or(0))
-            .saturating_add(cached);
-        Some(answer::Usage::new(prompt, cached, self.output_tokens?))
-    }
-}
-
-/// Why the model stopped, in OpenAI's words.
-fn finish_reason(stop_reason: &str) -> answer::FinishReason {
-    match stop_reason {
-        "max_tokens" | "model_context_window_exceeded" => answer::FinishReason::Length,
-        "tool_use" => answer::FinishReason::ToolCalls,
-        "refusal" => answer::FinishReason::ContentFilter,
-        // `end_turn`, `stop_sequence`; whatever comes to be added, the model has stopped.
-        _ => answer::FinishReason::Stop,
     }
 }
 

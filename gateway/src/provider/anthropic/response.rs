@@ -1,52 +1,19 @@
 //! From a whole message to a chat completion.
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     super::{
         Asked, ProviderError,
         translate::{
-            answer::{Choice, FunctionCall, Head, Said, ToolCall},
+            answer::{Choice, FunctionCall, Head, Said, ThinkingBlock, ToolCall},
             read,
         },
     },
-    Usage, finish_reason,
+    wire::{Block, Message, Usage, finish_reason},
 };
 use crate::protocol::openai::{Text, response::error_value};
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    model: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    content: Option<Vec<Block<'a>>>,
-    #[serde(borrow, default)]
-    stop_reason: Option<Text<'a>>,
-    #[serde(default)]
-    usage: Option<Usage>,
-}
-
-#[derive(Deserialize)]
-struct Block<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    #[serde(borrow, default)]
-    text: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    thinking: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    name: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    input: Option<&'a RawValue>,
-}
 
 /// The answer in OpenAI's form.
 ///
@@ -68,9 +35,13 @@ pub(super) fn translate(asked: Asked<'_>, body: &[u8]) -> Result<Bytes, Provider
     let calls: Vec<ToolCall<'_>> = calls
         .map(|block| tool_call(block).ok_or_else(malformed))
         .collect::<Result<_, _>>()?;
+    let thinking_blocks = thinking_blocks(blocks);
     let choice = Choice {
         index: 0,
-        message: Said::whole(text.as_deref(), reasoning.as_deref(), &calls),
+        message: Said {
+            thinking_blocks: &thinking_blocks,
+            ..Said::whole(text.as_deref(), reasoning.as_deref(), &calls)
+        },
         logprobs: None,
         finish_reason: finish_reason(stop_reason.as_str()),
     };
@@ -89,6 +60,20 @@ fn joined<'a>(
     let blocks = blocks.iter().filter(|block| block.kind.as_str() == kind);
     let texts: Vec<&str> = blocks.filter_map(text).map(Text::as_str).collect();
     (!texts.is_empty()).then(|| texts.concat())
+}
+
+fn thinking_blocks<'a>(blocks: &'a [Block<'a>]) -> Vec<ThinkingBlock<'a>> {
+    let thinking = blocks
+        .iter()
+        .filter(|block| matches!(block.kind.as_str(), "thinking" | "redacted_thinking"));
+    let thinking = thinking.map(|block| ThinkingBlock {
+        index: None,
+        kind: Some(block.kind.as_str()),
+        thinking: block.thinking.as_ref().map(Text::as_str),
+        signature: block.signature.as_ref().map(Text::as_str),
+        data: block.data.as_ref().map(Text::as_str),
+    });
+    thinking.collect()
 }
 
 fn tool_call<'a>(block: &'a Block<'a>) -> Option<ToolCall<'a>> {

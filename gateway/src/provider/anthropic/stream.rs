@@ -9,18 +9,19 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use nexus_events::{clock::UnixMillis, id::RequestId};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     super::{
         Asked, ProviderError, Translate,
         translate::{
-            answer::{self, FinishReason, FunctionCall, Head, Piece, Said, ToolCall},
+            answer::{
+                self, FinishReason, FunctionCall, Head, Piece, Said, ThinkingBlock, ToolCall,
+            },
             read,
         },
     },
-    Usage, finish_reason,
+    wire::{Block, Delta, Event, Message, Usage, finish_reason},
 };
 use crate::{
     protocol::openai::{Text, response::error_value},
@@ -40,6 +41,8 @@ pub(super) struct Translator {
     open: BTreeMap<u64, Open>,
     /// The index of the next tool call.
     next_call: u32,
+    /// The index of the next block of reasoning.
+    next_thinking: u32,
     usage: Usage,
     finish_reason: Option<FinishReason>,
 }
@@ -47,7 +50,8 @@ pub(super) struct Translator {
 /// A block that has begun and not ended.
 enum Open {
     Text,
-    Thinking,
+    /// A block of reasoning with its index among its like.
+    Thinking(u32),
     /// A tool call, and its arguments while none of them have come.
     Call {
         index: u32,
@@ -55,63 +59,6 @@ enum Open {
     },
     /// Nothing that OpenAI's form has a place for.
     Other,
-}
-
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    #[serde(borrow, default)]
-    message: Option<Message<'a>>,
-    #[serde(default)]
-    index: Option<u64>,
-    #[serde(borrow, default)]
-    content_block: Option<Block<'a>>,
-    #[serde(borrow, default)]
-    delta: Option<Delta<'a>>,
-    #[serde(default)]
-    usage: Option<Usage>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default)]
-    id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    model: Option<Text<'a>>,
-    #[serde(default)]
-    usage: Option<Usage>,
-}
-
-#[derive(Deserialize)]
-struct Block<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    #[serde(borrow, default)]
-    text: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    thinking: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    name: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    input: Option<&'a RawValue>,
-}
-
-/// What an event adds to a block, or to the message.
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow, default)]
-    text: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    thinking: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    partial_json: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    stop_reason: Option<Text<'a>>,
 }
 
 impl Translate for Translator {
@@ -132,6 +79,7 @@ impl Translator {
             head: None,
             open: BTreeMap::new(),
             next_call: 0,
+            next_thinking: 0,
             usage: Usage::default(),
             finish_reason: None,
         }
@@ -207,15 +155,49 @@ impl Translator {
                 self.text(block.text.as_ref(), Said::content, out)?;
                 Open::Text
             }
-            "thinking" => {
-                self.text(block.thinking.as_ref(), Said::reasoning, out)?;
-                Open::Thinking
-            }
+            "thinking" | "redacted_thinking" => self.thinking(block, out)?,
             "tool_use" => self.call(block, out)?,
             _ => Open::Other,
         };
         self.open.insert(index, open);
         Ok(())
+    }
+
+    /// Also a thought that is kept to itself begins with an empty one: it is sent back as it was.
+    fn thinking(
+        &mut self,
+        block: &Block<'_>,
+        out: &mut Vec<SseEvent>,
+    ) -> Result<Open, ProviderError> {
+        let index = self.next_thinking;
+        self.next_thinking = index.checked_add(1).ok_or_else(disorder)?;
+        let block = ThinkingBlock {
+            index: Some(index),
+            kind: Some(block.kind.as_str()),
+            thinking: block.thinking.as_ref().map(Text::as_str),
+            signature: None,
+            data: block.data.as_ref().map(Text::as_str),
+        };
+        self.reason(block, out)?;
+        Ok(Open::Thinking(index))
+    }
+
+    /// Reasoning is said twice: to be read, and to be sent back with its signature.
+    fn reason(
+        &self,
+        block: ThinkingBlock<'_>,
+        out: &mut Vec<SseEvent>,
+    ) -> Result<(), ProviderError> {
+        // A piece of a kind that may come to be added.
+        if block.thinking.or(block.signature).or(block.data).is_none() {
+            return Ok(());
+        }
+        let said = Said {
+            reasoning_content: block.thinking.filter(|text| !text.is_empty()),
+            thinking_blocks: &[block],
+            ..Said::default()
+        };
+        self.say(said, out)
     }
 
     fn call(&mut self, block: &Block<'_>, out: &mut Vec<SseEvent>) -> Result<Open, ProviderError> {
@@ -252,8 +234,15 @@ impl Translator {
     ) -> Result<(), ProviderError> {
         match self.open.get_mut(&index).ok_or_else(disorder)? {
             Open::Text => self.text(delta.text.as_ref(), Said::content, out),
-            // Beside the thought there is its signature, which only Anthropic can read.
-            Open::Thinking => self.text(delta.thinking.as_ref(), Said::reasoning, out),
+            Open::Thinking(index) => {
+                let block = ThinkingBlock {
+                    index: Some(*index),
+                    thinking: delta.thinking.as_ref().map(Text::as_str),
+                    signature: delta.signature.as_ref().map(Text::as_str),
+                    ..ThinkingBlock::default()
+                };
+                self.reason(block, out)
+            }
             Open::Call { index, arguments } => {
                 let Some(json) = delta
                     .partial_json

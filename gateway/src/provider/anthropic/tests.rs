@@ -120,6 +120,10 @@ const REFUSED_MESSAGES: &[(&str, &str)] = &[
         "messages[0].tool_calls[0].function.arguments",
     ),
     (
+        r#"{"role":"assistant","thinking_blocks":[{"type":"text","text":"x"}]}"#,
+        "messages[0].thinking_blocks[0].type",
+    ),
+    (
         r#"{"role":"tool","content":"x"}"#,
         "messages[0].tool_call_id",
     ),

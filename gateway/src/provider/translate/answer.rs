@@ -84,6 +84,29 @@ pub(in crate::provider) struct Said<'a> {
     pub(in crate::provider) refusal: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(in crate::provider) tool_calls: &'a [ToolCall<'a>],
+    /// Anthropic's reasoning with the signatures that it wants to see again.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(in crate::provider) thinking_blocks: &'a [ThinkingBlock<'a>],
+}
+
+/// A block of reasoning as Anthropic has it, or what a chunk adds to one.
+///
+/// The member is no part of OpenAI's form; other gateways have it under the same name, and their
+/// clients send it back.
+#[derive(Debug, Default, Serialize)]
+pub(in crate::provider) struct ThinkingBlock<'a> {
+    /// Which one it is; in chunks only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::provider) index: Option<u32>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(in crate::provider) kind: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::provider) thinking: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::provider) signature: Option<&'a str>,
+    /// Reasoning that only Anthropic can read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::provider) data: Option<&'a str>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -110,8 +133,8 @@ impl<'a> Said<'a> {
             role: Some("assistant"),
             content: Some(content),
             reasoning_content: reasoning,
-            refusal: None,
             tool_calls,
+            ..Self::default()
         }
     }
 

@@ -16,6 +16,8 @@ pub(in crate::provider) enum Message<'a> {
     Assistant {
         content: Vec<Part<'a>>,
         tool_calls: Vec<ToolCall<'a>>,
+        /// Anthropic's reasoning as it gave it: objects of a known `type`. Nobody else can read it.
+        thinking_blocks: Vec<&'a RawValue>,
     },
     /// What a tool gave back.
     Tool(ToolResult<'a>),
@@ -104,8 +106,8 @@ fn message<'a>(members: &Members<'a>) -> Result<Message<'a>, ProviderError> {
 }
 
 fn assistant<'a>(members: &Members<'a>) -> Result<Message<'a>, ProviderError> {
-    // Reasoning and annotations are what an earlier answer came with. Every provider takes its own
-    // reasoning only with a signature, and reads no annotations: they say nothing to the model.
+    // Reasoning in plain text and annotations are what an earlier answer came with. Providers take
+    // reasoning only with its signature, and read no annotations: they say nothing to the model.
     members.only(&[
         "role",
         "content",
@@ -113,6 +115,7 @@ fn assistant<'a>(members: &Members<'a>) -> Result<Message<'a>, ProviderError> {
         "refusal",
         "reasoning_content",
         "reasoning",
+        "thinking_blocks",
         "annotations",
     ])?;
     let mut content = content(members)?;
@@ -123,19 +126,37 @@ fn assistant<'a>(members: &Members<'a>) -> Result<Message<'a>, ProviderError> {
             cache_control: None,
         });
     }
-    let at = members.at("tool_calls");
-    let calls: Vec<&RawValue> = match members.get("tool_calls") {
-        Some(raw) => value(&at, raw, "an array of objects")?,
-        None => Vec::new(),
-    };
-    let calls = calls.into_iter().enumerate();
-    let tool_calls = calls
-        .map(|(index, raw)| tool_call(&Members::read(format!("{at}[{index}]"), raw)?))
-        .collect::<Result<_, _>>()?;
+    let tool_calls = list(members, "tool_calls")?;
+    let tool_calls = tool_calls.iter().map(|(call, _)| tool_call(call));
+    let thinking_blocks = list(members, "thinking_blocks")?;
+    let thinking_blocks =
+        thinking_blocks
+            .iter()
+            .map(|(block, raw)| match block.required_text("type")?.as_ref() {
+                "thinking" | "redacted_thinking" => Ok(*raw),
+                _ => Err(no_counterpart(&block.at("type"))),
+            });
     Ok(Message::Assistant {
         content,
-        tool_calls,
+        tool_calls: tool_calls.collect::<Result<_, _>>()?,
+        thinking_blocks: thinking_blocks.collect::<Result<_, ProviderError>>()?,
     })
+}
+
+/// A member that is an array of objects, each read and as it came.
+fn list<'a>(
+    members: &Members<'a>,
+    name: &str,
+) -> Result<Vec<(Members<'a>, &'a RawValue)>, ProviderError> {
+    let at = members.at(name);
+    let Some(raw) = members.get(name) else {
+        return Ok(Vec::new());
+    };
+    let items: Vec<&RawValue> = value(&at, raw, "an array of objects")?;
+    let items = items.into_iter().enumerate();
+    items
+        .map(|(index, raw)| Ok((Members::read(format!("{at}[{index}]"), raw)?, raw)))
+        .collect()
 }
 
 fn tool_call<'a>(members: &Members<'a>) -> Result<ToolCall<'a>, ProviderError> {

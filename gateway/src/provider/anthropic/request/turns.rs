@@ -17,7 +17,7 @@ use super::super::super::{
 /// A conversation.
 #[derive(Debug, Default)]
 pub(super) struct Turns<'a> {
-    /// Instructions, wherever they stood: Anthropic knows them at the beginning only.
+    /// Instructions, wherever they stood: most models know them at the beginning only.
     pub(super) system: Vec<Block<'a>>,
     pub(super) turns: Vec<Turn<'a>>,
 }
@@ -29,7 +29,15 @@ pub(super) struct Turn<'a> {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Block<'a> {
+#[serde(untagged)]
+pub(super) enum Block<'a> {
+    /// As Anthropic gave it: its signature holds for these very bytes.
+    Thinking(&'a RawValue),
+    Made(Made<'a>),
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Made<'a> {
     #[serde(flatten)]
     kind: Kind<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,9 +109,11 @@ impl<'a> Turns<'a> {
             Message::Assistant {
                 content,
                 tool_calls,
+                thinking_blocks,
             } => {
                 let blocks = blocks(content)?;
                 let turn = self.turn("assistant");
+                turn.extend(thinking_blocks.into_iter().map(Block::Thinking));
                 turn.extend(blocks);
                 turn.extend(tool_calls.into_iter().map(tool_use));
             }
@@ -165,10 +175,10 @@ fn block(part: Part<'_>) -> Result<Option<Block<'_>>, ProviderError> {
         }
         PartKind::Audio { .. } => return Err(no_counterpart(&format!("{}.type", part.path))),
     };
-    Ok(Some(Block {
+    Ok(Some(Block::Made(Made {
         kind,
         cache_control: part.cache_control,
-    }))
+    })))
 }
 
 fn source<'a>(url: Cow<'a, str>, path: &str) -> Result<Source<'a>, ProviderError> {
@@ -186,22 +196,22 @@ fn source<'a>(url: Cow<'a, str>, path: &str) -> Result<Source<'a>, ProviderError
 }
 
 fn tool_use(call: ToolCall<'_>) -> Block<'_> {
-    Block {
+    Block::Made(Made {
         kind: Kind::ToolUse {
             id: call.id,
             name: call.name,
             input: call.arguments,
         },
         cache_control: None,
-    }
+    })
 }
 
 fn tool_result(result: ToolResult<'_>) -> Result<Block<'_>, ProviderError> {
-    Ok(Block {
+    Ok(Block::Made(Made {
         kind: Kind::ToolResult {
             tool_use_id: result.call,
             content: blocks(result.content)?,
         },
         cache_control: None,
-    })
+    }))
 }
