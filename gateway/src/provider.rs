@@ -3,16 +3,24 @@
 //! *What it is.* One adapter for each kind of provider turns a chat request
 //! into what that provider wants and its answers into OpenAI's form. Adapters
 //! are pure: bytes in, bytes out, no clock, no network. [`transport`] is the
-//! only place that opens a connection.
+//! only place that opens a connection. Providers with a protocol of their own
+//! are translated: their answers become OpenAI's form first ([`translate`]) and
+//! are then read by the code that reads everybody's.
 //!
 //! *What it promises.* Members that the hub does not know reach the provider,
-//! and the client, as they came. No header of the client reaches a provider:
+//! and the client, as they came; where the provider has a protocol of its own,
+//! they are refused by name, never dropped in silence. No header of the client reaches a provider:
 //! its `Authorization` is the hub's own.
 
+pub mod anthropic;
+pub mod azure;
 pub mod base_url;
 pub mod echo;
+pub mod ernie;
 pub mod error;
+pub mod gemini;
 pub mod openai;
+pub mod translate;
 pub mod transport;
 
 use std::fmt;
@@ -23,7 +31,10 @@ use nexus_events::{clock::UnixMillis, id::RequestId};
 use serde_json::value::RawValue;
 use url::Url;
 
-pub use self::error::{ProviderError, Retry};
+pub use self::{
+    error::{ProviderError, Retry},
+    translate::{Asked, Translate},
+};
 use crate::{
     protocol::openai::{
         request::ChatRequest,
@@ -145,8 +156,26 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// The request as the provider wants it.
     ///
     /// # Errors
-    /// [`ProviderError`] of the hub's own making: the provider is configured wrongly.
+    /// [`ProviderError`] of the hub's own making: the provider is configured wrongly, or has no
+    /// counterpart for what the client asks for.
     fn encode(&self, call: ProviderCall<'_>) -> Result<UpstreamRequest, ProviderError>;
+
+    /// What turns the events of one stream into OpenAI's before [`Self::decode_chunk`] reads them;
+    /// `None` where they are OpenAI's already, and nothing is copied.
+    fn translator(&self, asked: Asked<'_>) -> Option<Box<dyn Translate>> {
+        let _ = asked;
+        None
+    }
+
+    /// Turns a whole answer with a success status into OpenAI's form before
+    /// [`Self::decode_response`] reads it.
+    ///
+    /// # Errors
+    /// [`ProviderError`]: it is malformed, or an error in disguise.
+    fn translate_response(&self, asked: Asked<'_>, body: Bytes) -> Result<Bytes, ProviderError> {
+        let _ = asked;
+        Ok(body)
+    }
 
     /// Reads a whole answer with a success status.
     ///
@@ -164,13 +193,44 @@ pub trait Provider: Send + Sync + fmt::Debug {
     fn decode_error(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProviderError;
 }
 
+/// The kinds that an operator may configure.
+pub const KINDS: [&str; 6] = ["openai", "anthropic", "gemini", "azure", "ernie", "echo"];
+
+/// Where the providers of a kind are that has one address for everybody.
+pub fn default_url(kind: &str) -> Option<&'static str> {
+    match kind {
+        "anthropic" => Some("https://api.anthropic.com"),
+        "gemini" => Some("https://generativelanguage.googleapis.com"),
+        "ernie" => Some("https://qianfan.baidubce.com/v2"),
+        // It has none at all.
+        "echo" => Some(""),
+        _ => None,
+    }
+}
+
 /// The adapter for a configured kind; `None` for a kind that this version does not know.
 pub fn adapter(kind: &str) -> Option<&'static dyn Provider> {
     match kind {
         "openai" => Some(&openai::OpenAi),
+        "anthropic" => Some(&anthropic::Anthropic),
+        "gemini" => Some(&gemini::Gemini),
+        "azure" => Some(&azure::Azure),
+        "ernie" => Some(&ernie::Ernie),
         "echo" => Some(&echo::Echo),
         #[cfg(test)]
         "panics" => Some(&crate::exchange::tests::panics::Panics),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_an_adapter_for_each_kind() {
+        for kind in KINDS {
+            assert!(adapter(kind).is_some(), "{kind}");
+        }
     }
 }

@@ -12,10 +12,13 @@ use super::{
 };
 use crate::{
     provider::{
-        Chunk, Provider, ProviderError, Streamed,
+        Asked, Chunk, Provider, ProviderError, Streamed, Translate,
         transport::{RESPONSE_BYTES_MAX, UpstreamBody},
     },
-    stream::{sse_decode::SseDecoder, sse_encode},
+    stream::{
+        sse_decode::{EventTooLarge, SseDecoder, SseEvent},
+        sse_encode,
+    },
 };
 
 /// What is left to be done for an answer that came whole.
@@ -61,6 +64,7 @@ impl Exchange {
         self.first_byte();
         let body = answering.upstream.body.read_whole(RESPONSE_BYTES_MAX);
         let body = interrupts.unless(client, body).await?;
+        let body = answering.adapter.translate_response(self.asked(), body)?;
         let answer = answering.adapter.decode_response(&body)?;
         if self.facts.stream {
             let message = "The provider did not stream its answer as it was asked to.";
@@ -79,13 +83,20 @@ impl Exchange {
         let mut body = answering.upstream.body;
         let mut decoder = SseDecoder::default();
         let mut frames = BytesMut::new();
+        let mut translator = answering.adapter.translator(self.asked());
         loop {
             let read = interrupts.unless(client, body.read()).await?;
             let Some(bytes) = read else {
                 return self.ended_without_mark(body, &decoder);
             };
             decoder.push(bytes);
-            let flow = self.chunks(answering.adapter, &mut decoder, &mut frames);
+            let flow = match &mut translator {
+                None => self.chunks(answering.adapter, &mut decoder, &mut frames),
+                Some(translator) => {
+                    let speaker = (answering.adapter, translator.as_mut());
+                    self.translated_chunks(speaker, &mut decoder, &mut frames)
+                }
+            };
             if !frames.is_empty() {
                 // Also what came before a fault: it is recorded, and the client's to see.
                 self.recorder.released().await?;
@@ -104,19 +115,45 @@ impl Exchange {
         decoder: &mut SseDecoder,
         frames: &mut BytesMut,
     ) -> Result<Flow, Fault> {
-        let too_large = |error| {
-            ProviderError::new(
-                FailureReason::UpstreamTooLarge,
-                "The provider's stream holds an event that is too large.",
-            )
-            .caused_by(error)
-        };
-        while let Some(event) = decoder.next_event().map_err(too_large)? {
-            match adapter.decode_chunk(&event)? {
-                Streamed::Chunk(chunk) => self.chunk(&chunk, frames)?,
-                Streamed::Done => return Ok(Flow::Done),
-                Streamed::Nothing => {}
+        while let Some(event) = decoder.next_event().map_err(event_too_large)? {
+            if self.event(adapter, &event, frames)? == Flow::Done {
+                return Ok(Flow::Done);
             }
+        }
+        Ok(Flow::On)
+    }
+
+    /// The same for a provider whose events are not OpenAI's.
+    fn translated_chunks(
+        &mut self,
+        (adapter, translator): (&dyn Provider, &mut (dyn Translate + 'static)),
+        decoder: &mut SseDecoder,
+        frames: &mut BytesMut,
+    ) -> Result<Flow, Fault> {
+        let mut translated = Vec::new();
+        while let Some(event) = decoder.next_event().map_err(event_too_large)? {
+            let outcome = translator.event(&event, &mut translated);
+            // Also what came before a fault: it is recorded, and the client's to see.
+            for event in translated.drain(..) {
+                if self.event(adapter, &event, frames)? == Flow::Done {
+                    return Ok(Flow::Done);
+                }
+            }
+            outcome?;
+        }
+        Ok(Flow::On)
+    }
+
+    fn event(
+        &mut self,
+        adapter: &dyn Provider,
+        event: &SseEvent,
+        frames: &mut BytesMut,
+    ) -> Result<Flow, Fault> {
+        match adapter.decode_chunk(event)? {
+            Streamed::Chunk(chunk) => self.chunk(&chunk, frames)?,
+            Streamed::Done => return Ok(Flow::Done),
+            Streamed::Nothing => {}
         }
         Ok(Flow::On)
     }
@@ -132,6 +169,16 @@ impl Exchange {
             sse_encode::numbered(frames, number, chunk.json.get().as_bytes());
         }
         Ok(())
+    }
+
+    /// What a translation needs of the request.
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            id: self.facts.request,
+            time: self.facts.arrival.time,
+            model: &self.facts.model,
+            body: &self.facts.body,
+        }
     }
 
     /// Notes that the answer has begun.
@@ -155,6 +202,11 @@ impl Exchange {
         let message = "The provider's stream ended before its end mark.";
         Err(ProviderError::new(FailureReason::UpstreamCut, message).into())
     }
+}
+
+fn event_too_large(error: EventTooLarge) -> ProviderError {
+    let message = "The provider's stream holds an event that is too large.";
+    ProviderError::new(FailureReason::UpstreamTooLarge, message).caused_by(error)
 }
 
 fn too_large(error: super::answer::AnswerTooLarge) -> Fault {

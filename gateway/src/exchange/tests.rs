@@ -12,6 +12,7 @@ use super::{client::BrokenOff, *};
 mod failures;
 mod hub;
 pub(crate) mod panics;
+mod translated;
 
 const ASK: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
 const ASK_STREAM: &str =

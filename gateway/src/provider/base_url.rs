@@ -29,15 +29,20 @@ pub enum BadBaseUrl {
 /// # Errors
 /// [`BadBaseUrl`].
 pub fn endpoint(base: &str, path: &str) -> Result<Url, BadBaseUrl> {
+    versioned_endpoint(base, "v1", path)
+}
+
+/// The same for an API whose version, where the base URL names none, is another than `v1`.
+///
+/// # Errors
+/// [`BadBaseUrl`].
+pub fn versioned_endpoint(base: &str, version: &str, path: &str) -> Result<Url, BadBaseUrl> {
     let base = base.trim();
     let (base, as_it_is) = match base.strip_suffix('#') {
         Some(rest) => (rest, true),
         None => (base, false),
     };
-    let mut url = Url::parse(base)?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err(BadBaseUrl::NotHttp);
-    }
+    let mut url = parse(base)?;
     if as_it_is {
         return Ok(url);
     }
@@ -48,9 +53,21 @@ pub fn endpoint(base: &str, path: &str) -> Result<Url, BadBaseUrl> {
     } else if given.split('/').any(is_version) {
         format!("{given}/{path}")
     } else {
-        format!("{given}/v1/{path}")
+        format!("{given}/{version}/{path}")
     };
     url.set_path(&full);
+    Ok(url)
+}
+
+/// An http or https address with a host.
+///
+/// # Errors
+/// [`BadBaseUrl`].
+pub fn parse(base: &str) -> Result<Url, BadBaseUrl> {
+    let url = Url::parse(base)?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(BadBaseUrl::NotHttp);
+    }
     Ok(url)
 }
 

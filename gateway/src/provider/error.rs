@@ -80,6 +80,25 @@ impl ProviderError {
         }
     }
 
+    /// The provider has no counterpart for a member of the request, or cannot take its value.
+    ///
+    /// It is the hub that says so, before it asks: the status is the client's to know, and the
+    /// next provider may well have a counterpart.
+    pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            status: Some(StatusCode::BAD_REQUEST),
+            retry: Retry::Now,
+            object: Some(Box::new(ErrorObject {
+                message: message.clone(),
+                kind: Some("invalid_request_error".to_owned()),
+                code: Some("unsupported_parameter".to_owned()),
+                param: Some(param.into()),
+            })),
+            ..Self::new(FailureReason::UpstreamStatus, message)
+        }
+    }
+
     /// The status for the client.
     ///
     /// A provider that refuses the hub's key is no reason for the client to
@@ -117,6 +136,14 @@ mod tests {
         let mut error = ProviderError::new(FailureReason::UpstreamStatus, "x");
         error.status = Some(StatusCode::from_u16(status).unwrap());
         error.client_status()
+    }
+
+    #[test]
+    fn what_a_provider_cannot_do_is_the_clients_to_know_and_the_next_ones_to_try() {
+        let error = ProviderError::unsupported("n", "no");
+        assert_eq!(error.client_status(), StatusCode::BAD_REQUEST);
+        assert_eq!(error.retry, Retry::Now);
+        assert_eq!(error.object.unwrap().param.as_deref(), Some("n"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
 };
 use nexus_events::exchange_event::FailureReason;
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The longest `Retry-After` that is believed: an hour.
-const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// The adapter; it keeps no state.
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +37,11 @@ pub struct OpenAi;
 
 impl Provider for OpenAi {
     fn encode(&self, call: ProviderCall<'_>) -> Result<UpstreamRequest, ProviderError> {
-        let url = base_url::endpoint(call.target.server_url, "chat/completions")
-            .map_err(|error| misconfigured("its URL cannot be used").caused_by(error))?;
+        let url =
+            base_url::endpoint(call.target.server_url, "chat/completions").map_err(without_url)?;
         Ok(UpstreamRequest::Http(HttpRequest {
             url,
-            headers: headers(call)?,
+            headers: headers(call, AUTHORIZATION)?,
             body: call.request.body_for(call.body, call.target.model),
         }))
     }
@@ -94,7 +94,11 @@ impl Provider for OpenAi {
     }
 }
 
-fn headers(call: ProviderCall<'_>) -> Result<HeaderMap, ProviderError> {
+/// The headers of a request, with the provider's key in the one that it wants it in.
+pub(super) fn headers(
+    call: ProviderCall<'_>,
+    key_header: HeaderName,
+) -> Result<HeaderMap, ProviderError> {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let accept = if call.request.stream {
@@ -108,10 +112,15 @@ fn headers(call: ProviderCall<'_>) -> Result<HeaderMap, ProviderError> {
         HeaderValue::from_static(concat!("nexus/", env!("CARGO_PKG_VERSION"))),
     );
     if let Some(key) = call.target.server_key {
-        let mut value = HeaderValue::try_from(format!("Bearer {key}"))
-            .map_err(|error| misconfigured("its key is no header value").caused_by(error))?;
+        let value = if key_header == AUTHORIZATION {
+            HeaderValue::try_from(format!("Bearer {key}"))
+        } else {
+            HeaderValue::try_from(key)
+        };
+        let mut value =
+            value.map_err(|error| misconfigured("its key is no header value").caused_by(error))?;
         value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
+        headers.insert(key_header, value);
     }
     Ok(headers)
 }
@@ -125,6 +134,10 @@ fn object(json: &[u8]) -> Result<&RawValue, serde_json::Error> {
     let json: &RawValue = serde_json::from_slice(json)?;
     readable::check(json)?;
     Ok(json)
+}
+
+pub(super) fn without_url(error: base_url::BadBaseUrl) -> ProviderError {
+    misconfigured("its URL cannot be used").caused_by(error)
 }
 
 fn misconfigured(what: &str) -> ProviderError {

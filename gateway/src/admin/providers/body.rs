@@ -3,11 +3,9 @@
 use crate::{
     admin::fields::{Fields, Nullable, wrong},
     error::ApiError,
+    provider::{KINDS, default_url},
     settings::Secret,
 };
-
-/// The adapters that there are.
-const KINDS: [&str; 2] = ["openai", "echo"];
 
 /// The body of a creation.
 pub(super) struct New {
@@ -25,10 +23,10 @@ impl New {
         let mut changed = vec!["name", "kind", "server_url"];
         let name = fields.required("name", change.name)?;
         let kind = change.kind.unwrap_or_else(|| "openai".to_owned());
-        let server_url = match (kind.as_str(), change.server_url) {
-            ("echo", url) => url.unwrap_or_default(),
-            (_, url) => fields.required("server_url", url)?,
-        };
+        let server_url = change
+            .server_url
+            .or_else(|| default_url(&kind).map(str::to_owned));
+        let server_url = fields.required("server_url", server_url)?;
         check_url(&kind, &server_url)?;
         let server_key = change.server_key.value();
         changed.extend(server_key.as_ref().map(|_| "server_key"));
@@ -160,6 +158,15 @@ mod tests {
         ];
         for (body, member) in cases {
             assert_eq!(wrong_member(body), member, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_kind_with_one_address_for_everybody_needs_none() {
+        for kind in KINDS {
+            let body = format!(r#"{{"name":"a","kind":"{kind}"}}"#);
+            let url = New::parse(body.as_bytes()).map(|(new, _)| new.server_url);
+            assert_eq!(url.ok().as_deref(), default_url(kind), "{kind}");
         }
     }
 

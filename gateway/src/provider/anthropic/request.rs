@@ -1,0 +1,248 @@
+//! From a chat request to a Messages request.
+
+mod turns;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use nexus_events::raw_object::RawObject;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use self::turns::Turns;
+use super::super::{
+    ProviderError,
+    translate::{
+        members::{no_counterpart, text, value, wrong},
+        message,
+        request::{
+            Function, ResponseFormat, ToolChoice, count, number, response_format, stop,
+            tool_choice, tools, without_counterpart,
+        },
+    },
+};
+use crate::protocol::openai::{is_null, request::ChatRequest};
+
+/// Tokens of an answer for which the client names no bound, as the API demands one: 8192.
+///
+/// It is the most that every model since Claude 3.5 grants, and thinking has to find room in it.
+const MAX_TOKENS: u64 = 8192;
+
+#[derive(Default, Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    max_tokens: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    system: Vec<turns::Block<'a>>,
+    messages: Vec<turns::Turn<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Tool<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<Choice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_config: Option<OutputConfig<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_sequences: Option<Vec<Cow<'a, str>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Metadata<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stream: bool,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    user_id: Cow<'a, str>,
+}
+
+#[derive(Serialize)]
+struct Tool<'a> {
+    name: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<Cow<'a, str>>,
+    input_schema: InputSchema<'a>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    strict: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum InputSchema<'a> {
+    Given(&'a RawValue),
+    /// A function without parameters: the API demands a schema.
+    Empty {
+        r#type: &'static str,
+    },
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    disable_parallel_tool_use: bool,
+}
+
+#[derive(Default, Serialize)]
+struct OutputConfig<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<Format<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effort: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+struct Format<'a> {
+    r#type: &'static str,
+    schema: &'a RawValue,
+}
+
+/// What takes more than one member to decide.
+#[derive(Default)]
+struct Draft<'a> {
+    body: Body<'a>,
+    max_tokens: Option<u64>,
+    max_completion_tokens: Option<u64>,
+    tool_choice: Option<ToolChoice<'a>>,
+    one_tool_at_a_time: bool,
+}
+
+/// The body for Anthropic.
+///
+/// # Errors
+/// [`ProviderError`], naming the member that Anthropic has no counterpart for.
+pub(super) fn encode(request: &ChatRequest<'_>, model: &str) -> Result<Bytes, ProviderError> {
+    let mut draft = Draft::default();
+    draft.read(&request.members)?;
+    let turns = Turns::of(message::read(request)?)?;
+    let tool_choice = draft.choice();
+    let body = Body {
+        model,
+        max_tokens: draft
+            .max_completion_tokens
+            .or(draft.max_tokens)
+            .unwrap_or(MAX_TOKENS),
+        system: turns.system,
+        messages: turns.turns,
+        tool_choice,
+        stream: request.stream,
+        ..draft.body
+    };
+    let written = serde_json::to_vec(&body).map_err(|error| {
+        ProviderError::unsupported("messages", "The request cannot be written.").caused_by(error)
+    })?;
+    Ok(written.into())
+}
+
+impl<'a> Draft<'a> {
+    fn read(&mut self, members: &RawObject<'a>) -> Result<(), ProviderError> {
+        for (name, raw) in members.iter().filter(|(_, raw)| !is_null(raw)) {
+            self.member(name, raw)?;
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, name: &str, raw: &'a RawValue) -> Result<(), ProviderError> {
+        let body = &mut self.body;
+        match name {
+            "max_tokens" => self.max_tokens = Some(count(name, raw)?),
+            "max_completion_tokens" => self.max_completion_tokens = Some(count(name, raw)?),
+            "stop" => body.stop_sequences = Some(stop(raw)?),
+            "temperature" => body.temperature = Some(temperature(name, raw)?),
+            "top_p" => body.top_p = Some(number(name, raw)?),
+            // Two names for one thing; the newer one has the say.
+            "safety_identifier" => {
+                let user_id = text(name, raw)?;
+                body.metadata = Some(Metadata { user_id });
+            }
+            "user" => {
+                let user_id = text(name, raw)?;
+                body.metadata.get_or_insert(Metadata { user_id });
+            }
+            "tools" => body.tools = tools(raw)?.into_iter().map(tool).collect(),
+            "tool_choice" => self.tool_choice = Some(tool_choice(raw)?),
+            "parallel_tool_calls" => {
+                self.one_tool_at_a_time = !value::<bool>(name, raw, "a boolean")?;
+            }
+            "response_format" => match response_format(raw)? {
+                ResponseFormat::Text => {}
+                // There is no JSON without a schema; asking for it in words would be no promise.
+                ResponseFormat::JsonObject => return Err(no_counterpart("response_format.type")),
+                ResponseFormat::JsonSchema(schema) => {
+                    let r#type = "json_schema";
+                    let config = body.output_config.get_or_insert_default();
+                    config.format = Some(Format { r#type, schema });
+                }
+            },
+            "reasoning_effort" => {
+                let effort = effort(name, raw)?;
+                body.output_config.get_or_insert_default().effort = Some(effort);
+            }
+            // Anthropic's own, which clients send beside OpenAI's.
+            "top_k" => body.top_k = Some(number(name, raw)?),
+            "thinking" => body.thinking = Some(raw),
+            _ => without_counterpart(name, raw)?,
+        }
+        Ok(())
+    }
+
+    fn choice(&mut self) -> Option<Choice<'a>> {
+        if self.body.tools.is_empty() {
+            return None;
+        }
+        let (r#type, name) = match self.tool_choice.take() {
+            None if !self.one_tool_at_a_time => return None,
+            None | Some(ToolChoice::Auto) => ("auto", None),
+            Some(ToolChoice::None) => ("none", None),
+            Some(ToolChoice::Required) => ("any", None),
+            Some(ToolChoice::Function(name)) => ("tool", Some(name)),
+        };
+        Some(Choice {
+            r#type,
+            name,
+            disable_parallel_tool_use: self.one_tool_at_a_time && r#type != "none",
+        })
+    }
+}
+
+/// OpenAI's scale ends at 2, Anthropic's at 1.
+fn temperature<'a>(name: &str, raw: &'a RawValue) -> Result<&'a RawValue, ProviderError> {
+    let expected = "a number from 0 to 1 for the provider of this model";
+    if (0.0..=1.0).contains(&value::<f64>(name, raw, expected)?) {
+        Ok(raw)
+    } else {
+        Err(wrong(name, expected))
+    }
+}
+
+/// How hard the model tries, with or without thinking; it cannot be told not to think by it.
+fn effort<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, ProviderError> {
+    let effort = text(name, raw)?;
+    if matches!(effort.as_ref(), "low" | "medium" | "high" | "xhigh" | "max") {
+        Ok(effort)
+    } else {
+        let expected = "`low`, `medium`, `high` or `xhigh` for the provider of this model";
+        Err(wrong(name, expected))
+    }
+}
+
+fn tool(function: Function<'_>) -> Tool<'_> {
+    let empty = InputSchema::Empty { r#type: "object" };
+    Tool {
+        name: function.name,
+        description: function.description,
+        input_schema: function.parameters.map_or(empty, InputSchema::Given),
+        strict: function.strict,
+        cache_control: function.cache_control,
+    }
+}
