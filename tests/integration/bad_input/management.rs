@@ -155,6 +155,23 @@ async fn a_wrong_member_is_named_and_nothing_changes() -> Result<()> {
         let named = answer.json["error"]["param"].as_str();
         ensure!(named == *param, "{}: {}", told(), answer.text());
     }
+    let repeated = [
+        (
+            "/providers",
+            r#"{"name":"new","server_url":"http://127.0.0.1:1","name":"newer"}"#,
+            "name",
+        ),
+        (
+            "/keys",
+            r#"{"name":"new","role":"viewer","r\u006fle":"admin"}"#,
+            "role",
+        ),
+    ];
+    for (path, body, member) in repeated {
+        let answer = stage.client.post_bytes(path, body).await?;
+        ensure_error(&answer, 400).with_context(|| format!("POST {path} {body}"))?;
+        ensure!(answer.json["error"]["param"] == member, "{}", answer.text());
+    }
     for body in ["", "{", "\u{0}", "[]"] {
         let answer = stage.client.post_bytes("/providers", body).await?;
         ensure_error(&answer, 400).with_context(|| format!("POST /providers {body:?}"))?;
@@ -173,7 +190,7 @@ async fn a_wrong_member_is_named_and_nothing_changes() -> Result<()> {
 
     ensure!(configured(&stage.client).await? == before);
     ensure!(stage.log.events(Stream::Config).await?.len() == events_before);
-    let refused = calls.len() + 4;
+    let refused = calls.len() + repeated.len() + 4;
     let what = "each refused call is recorded";
     stage
         .log
