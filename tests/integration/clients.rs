@@ -308,3 +308,16 @@ async fn models_are_listed_with_and_without_the_version() -> Result<()> {
     ensure!(answer.expect(200)?.content() == content::text("bare", 0, 5));
     stage.strike().await
 }
+
+#[tokio::test]
+async fn the_runtime_of_node_reads_the_refusal_of_a_large_body() -> Result<()> {
+    let stage = Stage::set().await?;
+    let program = Program::client(Runtime::Node, "refused.mjs")?;
+    let got = program
+        .hub(&stage.hub.api_base()?, "nobody", MODEL)
+        .run(PROGRAM_BOUND)
+        .await?
+        .json()?;
+    ensure!(got["answers"] == json!(vec![401; 10]), "{got:#}");
+    stage.strike().await
+}
