@@ -139,13 +139,15 @@ fn check_head(request: &Request) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// 431: the headers are larger than they may be.
+/// 431: the headers are larger than they may be, or more than the HTTP library takes.
 pub(crate) fn headers_too_large() -> ApiError {
     ApiError::new(
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         INVALID_REQUEST,
         "headers_too_large",
-        format!("The request's headers are larger than {HEADER_BYTES_MAX} bytes."),
+        format!(
+            "The request's headers are too many or too large (at most {HEADER_BYTES_MAX} bytes)."
+        ),
     )
 }
 
