@@ -185,7 +185,9 @@ pub async fn update(
                 has_provider(snapshot, &model)?;
                 is_free(snapshot, &model)?;
             }
-            model.updated_ms = state.clock.now();
+            if !changed.is_empty() {
+                model.updated_ms = state.clock.now();
+            }
             Ok(Decision {
                 action: Action::Updated,
                 resource: model,

@@ -190,7 +190,9 @@ pub async fn update(
             if takes_name {
                 name_is_free(snapshot, &provider)?;
             }
-            provider.updated_ms = state.clock.now();
+            if !changed.is_empty() {
+                provider.updated_ms = state.clock.now();
+            }
             Ok(Decision {
                 action: Action::Updated,
                 resource: provider,

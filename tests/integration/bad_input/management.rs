@@ -227,6 +227,19 @@ async fn what_stands_against_a_change_is_told() -> Result<()> {
         .await?
         .expect(200)?;
     ensure_error(&careful.put("/providers/twice", &change).await?, 412)?;
+    // What changes nothing answers what is there.
+    let model = json!({"provider_id": "twice", "model_name": "one"});
+    let model = stage.client.post("/provider_models", &model).await?;
+    let model_path = format!("/provider_models/{}", model.expect(201)?.id()?);
+    for (path, same) in [
+        ("/providers/twice", &change),
+        (model_path.as_str(), &json!({"model_name": "one"})),
+    ] {
+        let is = stage.client.get(path).await?.expect(200)?;
+        let put = stage.client.put(path, same).await?.expect(200)?;
+        ensure!(put.json == is.json, "{} {}", put.text(), is.text());
+        ensure!(put.header("etag") == is.header("etag"), "{path}");
+    }
 
     let unknown = "0193b8e0-0000-7000-8000-000000000000";
     for path in ["providers", "provider_models", "keys"] {
