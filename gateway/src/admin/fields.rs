@@ -103,6 +103,18 @@ impl<'a> Fields<'a> {
         Ok(Some(text))
     }
 
+    /// The name of a resource that is also found by its id: another one's id for a name would hide it.
+    ///
+    /// # Errors
+    /// 400: it is no name, or looks like an id.
+    pub fn name_beside_id(&mut self, name: &'static str) -> Result<Option<String>, ApiError> {
+        let text = self.name(name)?;
+        if text.as_deref().is_some_and(looks_like_id) {
+            return Err(wrong(name, "must not look like an id"));
+        }
+        Ok(text)
+    }
+
     /// Text of at most 4 096 characters; `None` when the member is not there.
     ///
     /// # Errors

@@ -103,7 +103,7 @@ pub async fn create(
     body: RequestBody,
 ) -> Result<Response, ApiError> {
     let mut fields = Fields::parse(&body.0)?;
-    let name = fields.name("name")?;
+    let name = fields.name_beside_id("name")?;
     let name = fields.required("name", name)?;
     let role = fields
         .typed("role", "one of: admin, operator, auditor, viewer, member")?

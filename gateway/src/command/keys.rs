@@ -17,9 +17,12 @@ use nexus_events::{
 };
 
 use super::{banner, reach::Reach};
-use crate::configuration::{
-    Fold,
-    bootstrap::{draw_key, hash},
+use crate::{
+    admin::fields::looks_like_id,
+    configuration::{
+        Fold,
+        bootstrap::{draw_key, hash},
+    },
 };
 
 /// What to do with keys.
@@ -106,6 +109,9 @@ impl Create {
         let name = self.name.trim().to_owned();
         if name.is_empty() || name.chars().count() > 128 || name.chars().any(char::is_control) {
             bail!("the name must have 1 to 128 characters and no control characters");
+        }
+        if looks_like_id(&name) {
+            bail!("the name must not look like an id");
         }
         let log = self.reach.log().await?;
         let fold = read(&log).await?;

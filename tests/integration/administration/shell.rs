@@ -105,6 +105,12 @@ async fn keys_are_made_and_revoked_from_the_shell() -> Result<()> {
         !twice.status.success() && twice.stderr.contains("already"),
         "{twice:?}"
     );
+    let id_like = "0193b8e0-0000-7000-8000-000000000000";
+    let refused = nexus(&hub, &["keys", "create", id_like]).await?;
+    ensure!(
+        !refused.status.success() && refused.stderr.contains("look like an id"),
+        "{refused:?}"
+    );
     let list = nexus(&hub, &["keys", "list"]).await?;
     let list = &list.succeeded()?.stdout;
     ensure!(

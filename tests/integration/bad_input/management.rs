@@ -110,6 +110,10 @@ fn bad_calls(provider: &str) -> Vec<BadCall> {
     for (body, member) in [
         (json!({}), "name"),
         (json!({"name": 7}), "name"),
+        (
+            json!({"name": "0193b8e0-0000-7000-8000-000000000000"}),
+            "name",
+        ),
         (json!({"name": "new", "role": "king"}), "role"),
         (json!({"name": "new", "role": 7}), "role"),
         (
