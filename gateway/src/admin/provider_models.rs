@@ -16,7 +16,7 @@ use super::{
     answer::{self, Deleted},
     fields::{Fields, Nullable},
     page::page,
-    parameters::{PageParameters, PathParameter, QueryParameters},
+    parameters::{NoParameters, PAGE, PageParameters, PathParameter, QueryParameters},
     providers::{deletion, find, set, set_nullable},
 };
 use crate::{
@@ -62,6 +62,7 @@ pub async fn list(
     Extract(state): Extract<State>,
     query: QueryParameters,
 ) -> Result<Response, ApiError> {
+    query.only(&[&PAGE[..], &["provider_id"]].concat())?;
     let snapshot = state.configuration.current();
     let provider = match query.get("provider_id") {
         Some(id) => Some(provider(&snapshot, id)?),
@@ -88,7 +89,11 @@ pub async fn of_provider(
 ///
 /// # Errors
 /// 404.
-pub async fn get(Extract(state): Extract<State>, id: PathParameter) -> Result<Response, ApiError> {
+pub async fn get(
+    Extract(state): Extract<State>,
+    id: PathParameter,
+    _: NoParameters,
+) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
     let entry = snapshot
         .model(id.id("model")?)

@@ -4,7 +4,10 @@
 
 use axum::{Extension, extract::State as Extract, response::Response};
 
-use super::{answer, parameters::PathParameter};
+use super::{
+    answer,
+    parameters::{NoParameters, PathParameter},
+};
 use crate::{
     auth::{Access, Principal},
     error::ApiError,
@@ -20,6 +23,7 @@ pub async fn get(
     Extension(access): Extension<Access>,
     principal: Principal,
     id: PathParameter,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
     let request = state
         .read_model

@@ -143,6 +143,34 @@ async fn configured(client: &Client) -> Result<Vec<Value>> {
     Ok(all)
 }
 
+/// A parameter that is wrong, unknown or there twice is named.
+async fn ensure_parameters_named(client: &Client) -> Result<()> {
+    for (path, param) in [
+        ("/providers?limit=0", "limit"),
+        ("/providers?limit=many", "limit"),
+        ("/providers?cursor=nonsense", "cursor"),
+        ("/conversations?limit=-1", "limit"),
+        ("/conversations?cursor=nonsense", "cursor"),
+        ("/providers?limit=5&limit=6", "limit"),
+        ("/keys?role=admin", "role"),
+        ("/conversations?provider_id=echo", "provider_id"),
+        ("/provider_models?providr_id=echo", "providr_id"),
+        (
+            "/provider_models?provider_id=echo&provider_id=x",
+            "provider_id",
+        ),
+        ("/providers/echo?limit=5", "limit"),
+        ("/providers/echo/models?provider_id=echo", "provider_id"),
+        ("/stats?from=yesterday", "from"),
+        ("/settings?verbose", "verbose"),
+    ] {
+        let answer = client.get(path).await?;
+        ensure_error(&answer, 400).context(path)?;
+        ensure!(answer.json["error"]["param"] == param, "{}", answer.text());
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_wrong_member_is_named_and_nothing_changes() -> Result<()> {
     let stage = Stage::set().await?;
@@ -180,17 +208,7 @@ async fn a_wrong_member_is_named_and_nothing_changes() -> Result<()> {
         let answer = stage.client.post_bytes("/providers", body).await?;
         ensure_error(&answer, 400).with_context(|| format!("POST /providers {body:?}"))?;
     }
-    for (path, param) in [
-        ("/providers?limit=0", "limit"),
-        ("/providers?limit=many", "limit"),
-        ("/providers?cursor=nonsense", "cursor"),
-        ("/conversations?limit=-1", "limit"),
-        ("/conversations?cursor=nonsense", "cursor"),
-    ] {
-        let answer = stage.client.get(path).await?;
-        ensure_error(&answer, 400).context(path)?;
-        ensure!(answer.json["error"]["param"] == param, "{}", answer.text());
-    }
+    ensure_parameters_named(&stage.client).await?;
 
     ensure!(configured(&stage.client).await? == before);
     ensure!(stage.log.events(Stream::Config).await?.len() == events_before);
