@@ -27,9 +27,17 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     let request = state
         .read_model
-        .request(id.id("request")?)
+        .request(without_prefix(id).id("request")?)
         .await?
         .filter(|request| access.covers(&principal, request.key_id))
         .ok_or_else(|| ApiError::not_found("request"))?;
     answer::read(&request, &request.as_of)
+}
+
+/// Echo names a completion by its request's id after this prefix, as the `OpenAI` API begins its own.
+fn without_prefix(id: PathParameter) -> PathParameter {
+    match id.0.strip_prefix("chatcmpl-") {
+        Some(rest) => PathParameter(rest.to_owned()),
+        None => id,
+    }
 }
