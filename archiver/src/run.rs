@@ -33,6 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Pause before a job that failed is tried again: 1 min.
 const RETRY_DELAY: Duration = Duration::from_mins(1);
 
+/// A read model that is still being built at the start is no news: for 1 min.
+const BUILDING_TIME: Duration = Duration::from_mins(1);
+
 /// Audit events that wait for the broker: 100 backups are four days of them.
 const UNTOLD_MAX: usize = 100;
 
@@ -90,6 +93,7 @@ pub async fn run(
         untold: Vec::new(),
         backup_pause: None,
         retention_pause: None,
+        begun: Instant::now(),
     };
     match shutdown.run_until_cancelled(archiver.work()).await {
         None => Ok(()),
@@ -129,6 +133,7 @@ struct Archiver {
     /// A job that failed waits until then.
     backup_pause: Option<Instant>,
     retention_pause: Option<Instant>,
+    begun: Instant,
 }
 
 impl Archiver {
@@ -140,14 +145,14 @@ impl Archiver {
             tokio::select! {
                 _ = look.tick() => {
                     if self.is_backup_due() {
-                        self.back_up().await;
+                        self.back_up(false).await;
                     }
                     if self.is_retention_due() {
                         self.apply_retention().await;
                     }
                     self.tell().await;
                 }
-                () = status.backup_requested() => self.back_up().await,
+                () = status.backup_requested() => self.back_up(true).await,
             }
         }
     }
@@ -167,7 +172,8 @@ impl Archiver {
         has_passed(self.retention_pause) && cutoff > self.status.current().retention_cutoff_ms
     }
 
-    async fn back_up(&mut self) {
+    /// Takes a backup; whoever asked for it is told in any case why there is none.
+    async fn back_up(&mut self, asked: bool) {
         let taken = self.backups.take(&self.read_model, self.clock.now()).await;
         self.note(audit(&taken));
         match taken {
@@ -195,8 +201,10 @@ impl Archiver {
                     tracing::error!(failure, "no backup could be taken");
                 }
                 self.backup_pause = Some(Instant::now() + pause_after(error.is_unavailable()));
-                self.status
-                    .update(|report| report.backup_failure = Some(failure));
+                if asked || !error.is_unavailable() || !self.waits_for_the_first() {
+                    self.status
+                        .update(|report| report.backup_failure = Some(failure));
+                }
             }
         }
     }
@@ -225,10 +233,17 @@ impl Archiver {
                     );
                 }
                 self.retention_pause = Some(Instant::now() + pause_after(error.is_unavailable()));
-                self.status
-                    .update(|report| report.retention_failure = Some(failure));
+                if !error.is_unavailable() || !self.waits_for_the_first() {
+                    self.status
+                        .update(|report| report.retention_failure = Some(failure));
+                }
             }
         }
+    }
+
+    /// Whether the read model may just not have been built yet, which nobody has to be told.
+    fn waits_for_the_first(&self) -> bool {
+        self.begun.elapsed() < BUILDING_TIME
     }
 
     fn note(&mut self, event: Option<BackupTaken>) {

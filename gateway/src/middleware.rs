@@ -3,13 +3,15 @@
 //! 1. [`outermost`]: gives the request its id and its time of arrival, holds
 //!    the limits on its head, catches panics, and writes the body of every
 //!    error. It is outermost so that no answer leaves without an id, and no
-//!    error in another shape.
+//!    error in another shape. Before an error leaves, what is left of the
+//!    request's body is read ([`unread`]), so that the client gets to see it.
 //! 2. [`guard`]: one for each route of the table. It knows the permission
 //!    that the route needs, finds the caller, and records refusals and
 //!    management calls. A handler behind it cannot be reached without a key.
 
 pub mod body;
 pub mod guard;
+pub mod unread;
 
 use std::panic::AssertUnwindSafe;
 
@@ -22,7 +24,7 @@ use axum::{
 use futures_util::FutureExt;
 use http::{
     HeaderName, HeaderValue, StatusCode,
-    header::{CONTENT_TYPE, HeaderMap},
+    header::{CONTENT_TYPE, EXPECT, HeaderMap},
 };
 use nexus_events::{clock::UnixMillis, id::RequestId};
 use tokio::time::Instant;
@@ -35,6 +37,7 @@ use crate::{
 };
 
 pub use body::RequestBody;
+use unread::Unread;
 
 /// Names and values of all headers together: 32 KiB, several times what clients and proxies send.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
@@ -55,11 +58,11 @@ pub struct Arrival {
 }
 
 /// See the module's documentation.
-pub async fn outermost(
-    Extract(state): Extract<State>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub async fn outermost(Extract(state): Extract<State>, request: Request, next: Next) -> Response {
+    let waits = request.headers().contains_key(EXPECT);
+    let (parts, body) = request.into_parts();
+    let (body, unread) = Unread::of(body, waits);
+    let mut request = Request::from_parts(parts, body);
     let id = RequestId::draw(&*state.clock);
     let arrival = Arrival {
         at: Instant::now(),
@@ -69,14 +72,21 @@ pub async fn outermost(
     request.extensions_mut().insert(arrival);
     let span = tracing::info_span!("request", request.id = %id);
     let mut response = match check_head(&request) {
-        Err(error) => error.into_response(),
+        Err(error) => {
+            drop(request);
+            error.into_response()
+        }
         Ok(()) => AssertUnwindSafe(next.run(request))
             .catch_unwind()
             .instrument(span.clone())
             .await
             .unwrap_or_else(|_| ApiError::internal("a handler panicked").into_response()),
     };
+    let is_error = response.extensions().get::<ApiError>().is_some();
     span.in_scope(|| finish(&state, id, &mut response));
+    if is_error {
+        unread.discard(response.status()).await;
+    }
     response
 }
 
@@ -129,13 +139,15 @@ fn check_head(request: &Request) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// 431: the headers are larger than they may be.
+/// 431: the headers are larger than they may be, or more than the HTTP library takes.
 pub(crate) fn headers_too_large() -> ApiError {
     ApiError::new(
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         INVALID_REQUEST,
         "headers_too_large",
-        format!("The request's headers are larger than {HEADER_BYTES_MAX} bytes."),
+        format!(
+            "The request's headers are too many or too large (at most {HEADER_BYTES_MAX} bytes)."
+        ),
     )
 }
 

@@ -11,6 +11,7 @@ pub mod value;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use anyhow::bail;
 use clap::Args;
 use nexus_events::outbox::{Release, SyncMode};
 
@@ -28,7 +29,7 @@ pub struct GatewaySettings {
     #[arg(long, env = "NEXUS_LISTEN", default_value = "127.0.0.1:8001")]
     pub listen: SocketAddr,
     /// Client connections at once; more wait in the operating system's queue
-    #[arg(long, env = "NEXUS_CONNECTIONS_MAX", default_value_t = 10_000)]
+    #[arg(long, env = "NEXUS_CONNECTIONS_MAX", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_max: u32,
     /// Time for a client to send its request's body, in seconds
     #[arg(long, env = "NEXUS_BODY_SECONDS", default_value = "120", value_parser = value::seconds)]
@@ -51,15 +52,36 @@ pub struct GatewaySettings {
     /// When the outbox is forced to the disk: `os` (survives process crashes), `interval` (each 200 ms) or `always` (before release)
     #[arg(long, env = "NEXUS_OUTBOX_SYNC", default_value = "os", value_parser = value::sync_mode)]
     pub outbox_sync: SyncMode,
-    /// Bound of the outbox, in bytes or with a unit such as `512MiB`; when it is reached new requests get 503
-    #[arg(long, env = "NEXUS_OUTBOX_MAX_BYTES", default_value = "10GiB", value_parser = value::bytes)]
+    /// Bound of the outbox, in bytes or with a unit such as `512MiB`, at least `1MiB`; when it is reached new requests get 503
+    #[arg(long, env = "NEXUS_OUTBOX_MAX_BYTES", default_value = "10GiB", value_parser = value::outbox_bytes)]
     pub outbox_max_bytes: u64,
     /// How long a gateway that is not heard of may take to account for its open requests itself, in seconds; then another one settles them for good
     #[arg(long, env = "NEXUS_LOST_SETTLE_SECONDS", default_value = "86400", value_parser = value::seconds)]
     pub lost_settle: Duration,
-    /// First admin key; unset: one is drawn at the first start and printed once
+    /// First admin key, of 32 characters or more; unset: one is drawn at the first start and printed once
     #[arg(long, env = "NEXUS_ADMIN_KEY", hide_env_values = true)]
     pub admin_key: Option<Secret>,
+}
+
+/// Characters of an admin key: 32, which is 128 random bits in hexadecimal.
+const ADMIN_KEY_CHARS_MIN: usize = 32;
+
+impl GatewaySettings {
+    /// The first admin key, if one is configured.
+    ///
+    /// Checked here and not by the parser, whose errors repeat what was given.
+    ///
+    /// # Errors
+    /// It is so short that it can be guessed.
+    pub fn admin_key(&self) -> anyhow::Result<Option<Secret>> {
+        let key = self.admin_key.as_ref().filter(|key| !key.is_empty());
+        if key.is_some_and(|key| key.expose().chars().count() < ADMIN_KEY_CHARS_MIN) {
+            bail!(
+                "NEXUS_ADMIN_KEY has fewer than {ADMIN_KEY_CHARS_MIN} characters, so it can be guessed: set a random one (openssl rand -hex 32), or leave it unset and one is drawn"
+            );
+        }
+        Ok(key.cloned())
+    }
 }
 
 /// Settings of the archiver role.

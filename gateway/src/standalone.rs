@@ -35,6 +35,7 @@ pub async fn run(command: StandaloneCommand) -> anyhow::Result<ExitCode> {
         // Its own server is set up so.
         role.nats_sync = NatsSync::Always;
     }
+    command.gateway.admin_key()?;
     let process = Process::begin(STANDALONE, role)?;
     let (listener, listen) = bind(command.gateway.listen).await?;
     let metrics = process.serve_probes().await?;

@@ -163,6 +163,40 @@ async fn without_a_read_model_there_is_no_backup() -> Result<()> {
 
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "the test joins the task itself")]
+async fn a_read_model_that_is_not_built_yet_is_no_failure_to_back_it_up() -> Result<()> {
+    let setup = Setup::new().await?;
+    let settings = ArchiverSettings {
+        read_model_dir: setup.folder.path().join("nowhere"),
+        ..setup.settings.clone()
+    };
+    let (status, shutdown) = (ArchiverStatus::default(), CancellationToken::new());
+    let run = nexus_archiver::run(
+        settings,
+        setup.log.clone(),
+        clock(NOON),
+        shutdown.clone(),
+        status.clone(),
+    );
+    let task = tokio::spawn(run);
+    // It tries each second.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let report = status.current();
+    assert_eq!(report.backup_failure, None);
+    assert_eq!(report.retention_failure, None);
+    // Who asks is told.
+    status.request_backup();
+    until("the failure is told", BOUND, async || {
+        let report = status.current();
+        report.backup_failure.ok_or("no failure").map(drop)
+    })
+    .await?;
+    shutdown.cancel();
+    task.await??;
+    setup.projector.stop().await
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the test joins the task itself")]
 async fn a_backup_is_taken_each_hour_and_when_asked_for() -> Result<()> {
     let mut setup = Setup::new().await?;
     setup.exchange(NOON, "remember this").await?;

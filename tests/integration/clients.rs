@@ -328,3 +328,16 @@ async fn the_python_websocket_library_gets_its_answers() -> Result<()> {
     ensure!(stats["requests"] == 2, "{stats}");
     stage.strike().await
 }
+
+#[tokio::test]
+async fn the_runtime_of_node_reads_the_refusal_of_a_large_body() -> Result<()> {
+    let stage = Stage::set().await?;
+    let program = Program::client(Runtime::Node, "refused.mjs")?;
+    let got = program
+        .hub(&stage.hub.api_base()?, "nobody", MODEL)
+        .run(PROGRAM_BOUND)
+        .await?
+        .json()?;
+    ensure!(got["answers"] == json!(vec![401; 10]), "{got:#}");
+    stage.strike().await
+}

@@ -94,6 +94,9 @@ impl From<CommandError> for ApiError {
     fn from(error: CommandError) -> Self {
         match &error {
             CommandError::NotFound(what) => Self::not_found(what),
+            CommandError::Invalid { member, message } => {
+                Self::invalid_request(Some(member), *message)
+            }
             CommandError::Refused { code, message } => Self::conflict(code, message.clone()),
             CommandError::Forbidden(message) => Self::forbidden(*message),
             CommandError::Stale => Self::precondition_failed(

@@ -8,7 +8,7 @@ use nexus_projector::read_model::PageRequest;
 use super::{
     answer,
     page::Page,
-    parameters::{PageParameters, PathParameter},
+    parameters::{NoParameters, PageParameters, PathParameter},
 };
 use crate::{
     auth::{Access, Principal},
@@ -51,6 +51,7 @@ pub async fn get(
     Extension(access): Extension<Access>,
     principal: Principal,
     id: PathParameter,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
     let conversation = state
         .read_model

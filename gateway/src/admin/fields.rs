@@ -1,10 +1,12 @@
 //! Reading of a management body member by member, so that an error names the member.
 
+use std::collections::HashSet;
+
 use nexus_events::raw_object::RawObject;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::error::ApiError;
+use crate::{error::ApiError, protocol::readable};
 
 /// Names of resources have at most 128 characters: they stand in subjects, logs and tables.
 const NAME_CHARS_MAX: usize = 128;
@@ -53,14 +55,19 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads a JSON object.
+    /// Reads a JSON object in which no member is there twice: the client may have meant either.
     ///
     /// # Errors
-    /// 400: the body is no JSON object.
+    /// 400: the body is no JSON object, or a member is repeated.
     pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
-        let object = RawObject::parse(body).map_err(|error| {
-            ApiError::invalid_request(None, format!("The body is not a JSON object: {error}."))
-        })?;
+        let object =
+            readable::object(body).map_err(|message| ApiError::invalid_request(None, message))?;
+        let mut seen = HashSet::new();
+        if let Some((name, _)) = object.iter().find(|(name, _)| !seen.insert(*name)) {
+            let name = shortened(name);
+            let message = format!("The member '{name}' is there more than once.");
+            return Err(ApiError::invalid_request(Some(&name), message));
+        }
         Ok(Self {
             object,
             read: Vec::new(),
@@ -94,6 +101,18 @@ impl<'a> Fields<'a> {
             return Err(wrong(name, "must not begin or end with blanks"));
         }
         Ok(Some(text))
+    }
+
+    /// The name of a resource that is also found by its id: another one's id for a name would hide it.
+    ///
+    /// # Errors
+    /// 400: it is no name, or looks like an id.
+    pub fn name_beside_id(&mut self, name: &'static str) -> Result<Option<String>, ApiError> {
+        let text = self.name(name)?;
+        if text.as_deref().is_some_and(looks_like_id) {
+            return Err(wrong(name, "must not look like an id"));
+        }
+        Ok(text)
     }
 
     /// Text of at most 4 096 characters; `None` when the member is not there.
@@ -178,7 +197,7 @@ impl<'a> Fields<'a> {
         match unknown {
             None => Ok(()),
             Some((name, _)) => {
-                let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+                let name = shortened(name);
                 let message = format!(
                     "Unknown member '{name}'; known are: {}.",
                     self.read.join(", ")
@@ -187,6 +206,16 @@ impl<'a> Fields<'a> {
             }
         }
     }
+}
+
+/// Whether a name can be taken for an id, in any of its spellings.
+pub fn looks_like_id(name: &str) -> bool {
+    uuid::Uuid::parse_str(name).is_ok()
+}
+
+/// A client's own word for a member, in an error that should stay readable.
+fn shortened(name: &str) -> String {
+    name.chars().take(NAME_CHARS_MAX).collect()
 }
 
 fn parse<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {

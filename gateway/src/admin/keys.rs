@@ -22,7 +22,7 @@ use super::{
     answer::{self, Deleted},
     fields::Fields,
     page::page,
-    parameters::{PageParameters, PathParameter},
+    parameters::{NoParameters, PageParameters, PathParameter},
     providers::deletion,
 };
 use crate::{
@@ -83,7 +83,11 @@ pub async fn list(
 ///
 /// # Errors
 /// 404.
-pub async fn get(Extract(state): Extract<State>, id: PathParameter) -> Result<Response, ApiError> {
+pub async fn get(
+    Extract(state): Extract<State>,
+    id: PathParameter,
+    _: NoParameters,
+) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
     let entry = find(&snapshot, &id)?;
     let entry = snapshot
@@ -103,7 +107,7 @@ pub async fn create(
     body: RequestBody,
 ) -> Result<Response, ApiError> {
     let mut fields = Fields::parse(&body.0)?;
-    let name = fields.name("name")?;
+    let name = fields.name_beside_id("name")?;
     let name = fields.required("name", name)?;
     let role = fields
         .typed("role", "one of: admin, operator, auditor, viewer, member")?

@@ -41,7 +41,13 @@ impl FromRequestParts<State> for PathParameter {
     }
 }
 
-/// The parameters of the query; one that a list does not know is left aside.
+/// Parameters of a page.
+pub const PAGE: [&str; 2] = ["limit", "cursor"];
+
+/// Characters of a client's own word that an error repeats.
+const WORD_CHARS_MAX: usize = 128;
+
+/// The parameters of the query.
 #[derive(Clone, Debug, Default)]
 pub struct QueryParameters(Vec<(String, String)>);
 
@@ -52,6 +58,50 @@ impl QueryParameters {
             .iter()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// Refuses a parameter that is not among `known`, or is there twice: a typing error in a filter
+    /// would else give rows that nobody asked for.
+    ///
+    /// # Errors
+    /// 400: there is such a parameter.
+    pub fn only(&self, known: &[&str]) -> Result<(), ApiError> {
+        for (index, (name, _)) in self.0.iter().enumerate() {
+            let shown: String = name.chars().take(WORD_CHARS_MAX).collect();
+            let message = if !known.contains(&name.as_str()) {
+                match known {
+                    [] => format!("Unknown parameter '{shown}'; there are none here."),
+                    _ => format!(
+                        "Unknown parameter '{shown}'; known are: {}.",
+                        known.join(", ")
+                    ),
+                }
+            } else if self
+                .0
+                .iter()
+                .take(index)
+                .any(|(earlier, _)| earlier == name)
+            {
+                format!("The parameter '{shown}' is there more than once.")
+            } else {
+                continue;
+            };
+            return Err(ApiError::invalid_request(Some(&shown), message));
+        }
+        Ok(())
+    }
+}
+
+/// The query of a call that takes no parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct NoParameters;
+
+impl FromRequestParts<State> for NoParameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ApiError> {
+        let query = QueryParameters::from_request_parts(parts, state).await?;
+        query.only(&[]).map(|()| Self)
     }
 }
 
@@ -103,6 +153,31 @@ impl FromRequestParts<State> for PageParameters {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ApiError> {
-        Self::of(&QueryParameters::from_request_parts(parts, state).await?)
+        let query = QueryParameters::from_request_parts(parts, state).await?;
+        query.only(&PAGE)?;
+        Self::of(&query)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_known_and_there_once() {
+        let query = |names: &[&str]| {
+            let pairs = names.iter().map(|name| ((*name).to_owned(), String::new()));
+            QueryParameters(pairs.collect())
+        };
+        assert!(query(&[]).only(&[]).is_ok());
+        assert!(query(&["cursor", "limit"]).only(&PAGE).is_ok());
+        for (names, named) in [
+            (&["limit", "limt"][..], "limt"),
+            (&["limit", "cursor", "limit"], "limit"),
+            (&[""], ""),
+        ] {
+            let error = query(names).only(&PAGE).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(named), "{names:?}");
+        }
     }
 }

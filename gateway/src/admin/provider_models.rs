@@ -16,7 +16,7 @@ use super::{
     answer::{self, Deleted},
     fields::{Fields, Nullable},
     page::page,
-    parameters::{PageParameters, PathParameter, QueryParameters},
+    parameters::{NoParameters, PAGE, PageParameters, PathParameter, QueryParameters},
     providers::{deletion, find, set, set_nullable},
 };
 use crate::{
@@ -62,6 +62,7 @@ pub async fn list(
     Extract(state): Extract<State>,
     query: QueryParameters,
 ) -> Result<Response, ApiError> {
+    query.only(&[&PAGE[..], &["provider_id"]].concat())?;
     let snapshot = state.configuration.current();
     let provider = match query.get("provider_id") {
         Some(id) => Some(provider(&snapshot, id)?),
@@ -88,7 +89,11 @@ pub async fn of_provider(
 ///
 /// # Errors
 /// 404.
-pub async fn get(Extract(state): Extract<State>, id: PathParameter) -> Result<Response, ApiError> {
+pub async fn get(
+    Extract(state): Extract<State>,
+    id: PathParameter,
+    _: NoParameters,
+) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
     let entry = snapshot
         .model(id.id("model")?)
@@ -125,11 +130,14 @@ pub async fn create(
     let written = state
         .commands
         .create(&principal.actor(), &changed, |snapshot| {
+            has_provider(snapshot, &model)?;
             is_free(snapshot, &model)?;
             Ok(model.clone())
         })
         .await?;
     let snapshot = state.configuration.current();
+    // The log took it after the deletion of its provider: it is in force nowhere.
+    has_provider(&snapshot, &written.resource)?;
     let view = View::of(&written.resource, &snapshot);
     answer::resource(StatusCode::CREATED, &view, written.sequence)
 }
@@ -179,9 +187,12 @@ pub async fn update(
                 &mut changed,
             );
             if takes_name {
+                has_provider(snapshot, &model)?;
                 is_free(snapshot, &model)?;
             }
-            model.updated_ms = state.clock.now();
+            if !changed.is_empty() {
+                model.updated_ms = state.clock.now();
+            }
             Ok(Decision {
                 action: Action::Updated,
                 resource: model,
@@ -192,6 +203,9 @@ pub async fn update(
         })
         .await?;
     let snapshot = state.configuration.current();
+    if provider_id.is_some() {
+        has_provider(&snapshot, &written.resource)?;
+    }
     let view = View::of(&written.resource, &snapshot);
     answer::resource(StatusCode::OK, &view, written.sequence)
 }
@@ -245,6 +259,17 @@ fn provider(snapshot: &Snapshot, id_or_name: &str) -> Result<ProviderId, ApiErro
 fn named_provider(snapshot: &Snapshot, id_or_name: &str) -> Result<ProviderId, ApiError> {
     provider(snapshot, id_or_name)
         .map_err(|error| ApiError::invalid_request(Some("provider_id"), error.message))
+}
+
+/// The provider was there when the request came; it may be gone when the change is decided.
+fn has_provider(snapshot: &Snapshot, model: &Model) -> Result<(), CommandError> {
+    match snapshot.provider(model.provider_id) {
+        Some(_) => Ok(()),
+        None => Err(CommandError::Invalid {
+            member: "provider_id",
+            message: "There is no such provider.",
+        }),
+    }
 }
 
 fn is_free(snapshot: &Snapshot, model: &Model) -> Result<(), CommandError> {

@@ -24,7 +24,7 @@ use super::{
     answer::{self, Deleted},
     fields::Nullable,
     page::page,
-    parameters::{PageParameters, PathParameter},
+    parameters::{NoParameters, PageParameters, PathParameter},
 };
 use crate::{
     auth::Principal,
@@ -85,7 +85,11 @@ pub async fn list(
 ///
 /// # Errors
 /// 404.
-pub async fn get(Extract(state): Extract<State>, id: PathParameter) -> Result<Response, ApiError> {
+pub async fn get(
+    Extract(state): Extract<State>,
+    id: PathParameter,
+    _: NoParameters,
+) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
     let entry = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("provider"))?;
     let view = View::of(&entry.resource.resource);
@@ -190,7 +194,9 @@ pub async fn update(
             if takes_name {
                 name_is_free(snapshot, &provider)?;
             }
-            provider.updated_ms = state.clock.now();
+            if !changed.is_empty() {
+                provider.updated_ms = state.clock.now();
+            }
             Ok(Decision {
                 action: Action::Updated,
                 resource: provider,

@@ -4,7 +4,10 @@
 
 use axum::{Extension, extract::State as Extract, response::Response};
 
-use super::{answer, parameters::PathParameter};
+use super::{
+    answer,
+    parameters::{NoParameters, PathParameter},
+};
 use crate::{
     auth::{Access, Principal},
     error::ApiError,
@@ -20,12 +23,21 @@ pub async fn get(
     Extension(access): Extension<Access>,
     principal: Principal,
     id: PathParameter,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
     let request = state
         .read_model
-        .request(id.id("request")?)
+        .request(without_prefix(id).id("request")?)
         .await?
         .filter(|request| access.covers(&principal, request.key_id))
         .ok_or_else(|| ApiError::not_found("request"))?;
     answer::read(&request, &request.as_of)
+}
+
+/// Echo names a completion by its request's id after this prefix, as the `OpenAI` API begins its own.
+fn without_prefix(id: PathParameter) -> PathParameter {
+    match id.0.strip_prefix("chatcmpl-") {
+        Some(rest) => PathParameter(rest.to_owned()),
+        None => id,
+    }
 }

@@ -7,7 +7,7 @@ use http::StatusCode;
 use nexus_events::outbox::{Release, SyncMode};
 use serde::Serialize;
 
-use super::answer;
+use super::{answer, parameters::NoParameters};
 use crate::{
     error::ApiError,
     settings::{BODY_BYTES_MAX, NatsSync},
@@ -44,8 +44,8 @@ struct View {
 /// `GET /settings`.
 ///
 /// # Errors
-/// None but a fault of the hub.
-pub async fn get(Extract(state): Extract<State>) -> Result<Response, ApiError> {
+/// 400: there is a parameter.
+pub async fn get(Extract(state): Extract<State>, _: NoParameters) -> Result<Response, ApiError> {
     let (gateway, role) = (&state.settings, &state.role_settings);
     let view = View {
         version: env!("CARGO_PKG_VERSION"),

@@ -4,7 +4,10 @@
 
 use axum::{Extension, extract::State as Extract, response::Response};
 
-use super::{answer, parameters::PathParameter};
+use super::{
+    answer,
+    parameters::{NoParameters, PathParameter},
+};
 use crate::{
     auth::{Access, Principal},
     error::ApiError,
@@ -15,7 +18,7 @@ use crate::{
 ///
 /// # Errors
 /// 503: the read model is absent.
-pub async fn totals(Extract(state): Extract<State>) -> Result<Response, ApiError> {
+pub async fn totals(Extract(state): Extract<State>, _: NoParameters) -> Result<Response, ApiError> {
     let totals = state.read_model.stats(state.clock.now()).await?;
     answer::read(&totals, &totals.as_of)
 }
@@ -29,6 +32,7 @@ pub async fn conversation(
     Extension(access): Extension<Access>,
     principal: Principal,
     id: PathParameter,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
     let conversation = id.id("conversation")?;
     let usage = state

@@ -1,6 +1,6 @@
 //! `nexus events tail|schema`: the log as it is, one event a line.
 
-use std::process::ExitCode;
+use std::{io::ErrorKind, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -131,7 +131,11 @@ impl Tail {
         loop {
             tokio::select! {
                 line = printed.recv() => match line {
-                    Some(line) => banner::line(&line?)?,
+                    Some(line) => match banner::line(&line?) {
+                        // Whoever reads has read enough, as `head` does.
+                        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                        printed => printed.context("print an event")?,
+                    },
                     None => return Ok(()),
                 },
                 end = ctrl_c() => return end.context("listen for Ctrl-C"),

@@ -17,9 +17,12 @@ use nexus_events::{
 };
 
 use super::{banner, reach::Reach};
-use crate::configuration::{
-    Fold,
-    bootstrap::{draw_key, hash},
+use crate::{
+    admin::fields::looks_like_id,
+    configuration::{
+        Fold,
+        bootstrap::{draw_key, hash},
+    },
 };
 
 /// What to do with keys.
@@ -52,8 +55,11 @@ pub struct Revoke {
     /// Where the log is.
     #[command(flatten)]
     pub reach: Reach,
-    /// Its name or id
+    /// Its id or name
     pub key: String,
+    /// Revoke it even if it is the last admin key
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// The roles, as the command line spells them.
@@ -104,6 +110,9 @@ impl Create {
         if name.is_empty() || name.chars().count() > 128 || name.chars().any(char::is_control) {
             bail!("the name must have 1 to 128 characters and no control characters");
         }
+        if looks_like_id(&name) {
+            bail!("the name must not look like an id");
+        }
         let log = self.reach.log().await?;
         let fold = read(&log).await?;
         if fold.keys().any(|(key, _)| key.name == name) {
@@ -130,17 +139,30 @@ impl Revoke {
     async fn run(self) -> anyhow::Result<()> {
         let log = self.reach.log().await?;
         let fold = read(&log).await?;
-        let key = fold
-            .keys()
-            .map(|(key, _)| key)
-            .find(|key| key.name == self.key || key.id.to_string() == self.key)
+        let key = find(&fold, &self.key)
             .with_context(|| format!("there is no key '{}'", self.key))?
             .clone();
+        let admins = fold.keys().filter(|(key, _)| key.role == Role::Admin);
+        if key.role == Role::Admin && admins.count() == 1 && !self.force {
+            bail!(
+                "'{}' is the last admin key: create another one first with `nexus keys create NAME --role admin`, or revoke it with --force",
+                key.name
+            );
+        }
         let name = key.name.clone();
         publish(&log, &fold, Action::Deleted, key).await?;
         banner::out(&format!("revoked {name}"));
         Ok(())
     }
+}
+
+/// A key by its id, else by its name: a name that looks like another key's id must not hide that key.
+fn find<'a>(fold: &'a Fold, id_or_name: &str) -> Option<&'a Key> {
+    let keys = || fold.keys().map(|(key, _)| key);
+    let id: Option<KeyId> = id_or_name.parse().ok();
+    keys()
+        .find(|key| Some(key.id) == id)
+        .or_else(|| keys().find(|key| key.name == id_or_name))
 }
 
 async fn list(reach: &Reach) -> anyhow::Result<()> {
@@ -193,4 +215,42 @@ async fn publish(log: &Log, fold: &Fold, action: Action, key: Key) -> anyhow::Re
         .await
         .context("the log did not take the change; nothing may have changed")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_goes_before_a_name_that_looks_like_it() {
+        let mut fold = Fold::default();
+        let victim = KeyId::draw(&SystemClock);
+        let named = [(KeyId::draw(&SystemClock), victim.to_string())];
+        let keys = named.into_iter().chain([(victim, "victim".to_owned())]);
+        for (sequence, (id, name)) in (1..).zip(keys) {
+            let change = Changed {
+                action: Action::Created,
+                changed: Vec::new(),
+                actor: Actor {
+                    key: None,
+                    name: "shell".to_owned(),
+                },
+                resource: Key {
+                    id,
+                    name,
+                    hash: "ab".repeat(32),
+                    role: Role::Member,
+                    on_disconnect: OnDisconnect::Finish,
+                    created_ms: SystemClock.now(),
+                    updated_ms: SystemClock.now(),
+                },
+            };
+            let payload = change.encode(Stamp::draw(&SystemClock), "/nexus/test");
+            fold.apply(sequence, &payload.unwrap()).unwrap();
+        }
+        let found = |text: &str| find(&fold, text).map(|key| key.id);
+        assert_eq!(found(&victim.to_string()), Some(victim));
+        assert_eq!(found("victim"), Some(victim));
+        assert_eq!(found("nobody"), None);
+    }
 }

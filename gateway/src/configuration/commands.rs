@@ -33,6 +33,14 @@ pub enum CommandError {
     /// There is no such resource.
     #[error("there is no such {0}")]
     NotFound(&'static str),
+    /// The request names what is not there any more.
+    #[error("{message}")]
+    Invalid {
+        /// The member that names it.
+        member: &'static str,
+        /// The sentence for the client.
+        message: &'static str,
+    },
     /// What is there stands against it.
     #[error("{message}")]
     Refused {

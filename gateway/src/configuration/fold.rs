@@ -3,6 +3,9 @@
 //! The state here keeps secrets sealed, exactly as the events hold them, so it
 //! can be written to disk as it is; opening happens when a snapshot is made.
 //! A type that this version does not know changes nothing but the sequence.
+//!
+//! A model is there only as long as its provider: the log cannot expect both at
+//! once, so one may be stored in the moment in which its provider goes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -79,11 +82,21 @@ impl Fold {
         match ConfigEvent::decode(&envelope)? {
             Some(ConfigEvent::Provider(change)) => {
                 self.kinds.insert(Provider::KIND.to_owned(), sequence);
-                put(&mut self.providers, change.resource.id, sequence, change);
+                let id = change.resource.id;
+                put(&mut self.providers, id, sequence, change);
+                if !self.providers.contains_key(&id) {
+                    self.models
+                        .retain(|_, stored| stored.resource.provider_id != id);
+                }
             }
             Some(ConfigEvent::Model(change)) => {
                 self.kinds.insert(Model::KIND.to_owned(), sequence);
-                put(&mut self.models, change.resource.id, sequence, change);
+                let model = change.resource.id;
+                if self.providers.contains_key(&change.resource.provider_id) {
+                    put(&mut self.models, model, sequence, change);
+                } else {
+                    self.models.remove(&model);
+                }
             }
             Some(ConfigEvent::Key(change)) => {
                 self.kinds.insert(Key::KIND.to_owned(), sequence);
@@ -137,6 +150,8 @@ impl Fold {
         let models: BTreeMap<_, _> = self
             .models
             .iter()
+            // A copy on disk may be of a version that kept them.
+            .filter(|(_, stored)| providers.contains_key(&stored.resource.provider_id))
             .map(|(id, stored)| (*id, entry(stored)))
             .collect();
         let keys: BTreeMap<_, _> = self

@@ -1,4 +1,6 @@
 //! A request's body, read whole and once, within a size and a time.
+//!
+//! What is not read of one that is refused, [`super::unread`] throws away.
 
 use std::time::Duration;
 
@@ -7,10 +9,7 @@ use axum::{
     extract::{FromRequest, Request},
 };
 use bytes::{Bytes, BytesMut};
-use http::{
-    HeaderMap, StatusCode,
-    header::{CONTENT_LENGTH, EXPECT},
-};
+use http::{HeaderMap, StatusCode, header::CONTENT_LENGTH};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
@@ -19,13 +18,6 @@ use crate::{
     settings::BODY_BYTES_MAX,
     state::State,
 };
-
-/// Of a body that is too large, so much more is read and thrown away before the answer: a client
-/// that is still sending would else see a broken connection instead of the answer.
-const DISCARD_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// Discarding takes at most 10 s.
-const DISCARD_TIME: Duration = Duration::from_secs(10);
 
 /// The body of a request, at most 32 MiB.
 #[derive(Clone, Debug)]
@@ -46,18 +38,11 @@ impl FromRequest<State> for RequestBody {
 async fn read(headers: &HeaderMap, mut body: Body, bound: Duration) -> Result<Bytes, ApiError> {
     let announced = announced_length(headers);
     if announced.is_some_and(|length| length > BODY_BYTES_MAX) {
-        // A client that waits for leave to send has sent nothing that could be discarded.
-        if !headers.contains_key(EXPECT) {
-            discard(&mut body).await;
-        }
         return Err(ApiError::too_large(BODY_BYTES_MAX));
     }
     match timeout(bound, collect(&mut body, announced)).await {
         Ok(Ok(Some(bytes))) => Ok(bytes),
-        Ok(Ok(None)) => {
-            discard(&mut body).await;
-            Err(ApiError::too_large(BODY_BYTES_MAX))
-        }
+        Ok(Ok(None)) => Err(ApiError::too_large(BODY_BYTES_MAX)),
         Ok(Err(error)) => Err(ApiError::new(
             StatusCode::BAD_REQUEST,
             INVALID_REQUEST,
@@ -108,22 +93,6 @@ async fn collect(body: &mut Body, announced: Option<usize>) -> Result<Option<Byt
     } else {
         whole.freeze()
     }))
-}
-
-/// Reads on for a while, keeping nothing.
-async fn discard(body: &mut Body) {
-    let reading = async {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len);
-            if bytes > DISCARD_BYTES_MAX {
-                return;
-            }
-        }
-    };
-    if timeout(DISCARD_TIME, reading).await.is_err() {
-        tracing::debug!("stopped discarding a body that was too large");
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use nexus_events::raw_object::RawObject;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -24,6 +25,27 @@ pub const DEPTH_MAX: u8 = 100;
 pub fn check(json: &RawValue) -> Result<(), serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(json.get());
     Level(DEPTH_MAX).deserialize(&mut reader)
+}
+
+/// What is wrong with JSON, in words for a client: without the position in a text that it has not
+/// written by hand.
+pub fn words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((words, _)) if error.line() > 0 => words.to_owned(),
+        _ => text,
+    }
+}
+
+/// Reads a body that is a JSON object.
+///
+/// # Errors
+/// The sentence for the client.
+pub fn object(body: &[u8]) -> Result<RawObject<'_>, String> {
+    RawObject::parse(body).map_err(|error| match std::str::from_utf8(body) {
+        Ok(_) => format!("The body is not a JSON object: {}.", words(&error)),
+        Err(_) => "The body is not UTF-8.".to_owned(),
+    })
 }
 
 /// How many more levels there may be.

@@ -233,7 +233,7 @@ fn follower(
         clock: Arc::clone(&process.clock),
         disk: Disk::below(process.data.root(), Arc::clone(&process.clock))?,
         bootstrap: Bootstrap {
-            admin_key: settings.admin_key.clone(),
+            admin_key: settings.admin_key()?,
         },
     }))
 }

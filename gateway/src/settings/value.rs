@@ -38,6 +38,24 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "not a size: a number of bytes, or one with KiB, MiB, GiB, TiB".to_owned())
 }
 
+/// The smallest outbox: 1 MiB.
+///
+/// A new request needs 64 KiB of room, and room is given back by segments, each an eighth of the
+/// whole: here one of two requests. Less is a slip in the unit, and refuses nearly every request.
+const OUTBOX_BYTES_MIN: u64 = 1024 * 1024;
+
+/// Reads the bound of the outbox: a size from 1 MiB up.
+///
+/// # Errors
+/// The sentence that the command line shows.
+pub fn outbox_bytes(text: &str) -> Result<u64, String> {
+    let size = bytes(text)?;
+    if size < OUTBOX_BYTES_MIN {
+        return Err("must be at least 1MiB: in less, hardly any request finds room".to_owned());
+    }
+    Ok(size)
+}
+
 /// Reads a path; an empty one stands for none, as an empty variable does.
 ///
 /// # Errors
@@ -82,6 +100,14 @@ mod tests {
         assert_eq!(bytes("2 MiB"), Ok(2 * 1024 * 1024));
         for wrong in ["", "GiB", "-1", "1.5MiB", "10GB", "99999999999TiB"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_outbox_has_room_for_requests() {
+        assert_eq!(outbox_bytes("1MiB"), Ok(OUTBOX_BYTES_MIN));
+        for wrong in ["0", "1023KiB", "plenty"] {
+            assert!(outbox_bytes(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! An event holds the whole resource, so the last one of a resource is its
 //! row. Secrets and hashes of keys stay in the log: the tables only say
-//! whether there is one.
+//! whether there is one. A model is there only as long as its provider, as it
+//! is in the gateways: the log may have it after the provider's deletion.
 
 use nexus_events::{
     config_event::{
@@ -32,6 +33,8 @@ pub(super) async fn apply(
         ConfigEvent::Provider(change) if gone(change) => {
             let delete = "DELETE FROM service_providers WHERE provider_id = ?";
             remove(connection, delete, &change.resource).await?;
+            let its_models = "DELETE FROM provider_models WHERE provider_id = ?";
+            remove(connection, its_models, &change.resource).await?;
         }
         ConfigEvent::Provider(change) => provider(connection, &change.resource, sequence).await?,
         ConfigEvent::Model(change) if gone(change) => {
@@ -94,7 +97,15 @@ async fn model(
     model: &Model,
     sequence: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT OR REPLACE INTO provider_models VALUES (?, ?, ?, ?, ?, ?, ?)")
+    remove(
+        connection,
+        "DELETE FROM provider_models WHERE model_id = ?",
+        model,
+    )
+    .await?;
+    let insert = "INSERT INTO provider_models SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+                  WHERE EXISTS (SELECT 1 FROM service_providers WHERE provider_id = ?2)";
+    sqlx::query(insert)
         .bind(model.id.to_string())
         .bind(model.provider_id.to_string())
         .bind(&model.model_name)

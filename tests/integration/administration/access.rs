@@ -72,3 +72,23 @@ async fn each_role_can_do_its_work() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_found_by_the_id_of_its_completion_too() -> Result<()> {
+    let hub = Hub::standalone().start().await?;
+    let admin = hub.client()?;
+    let answer = admin.chat(&ask("echo")).await?.expect(200)?;
+    let completion = answer.json["id"].as_str().context("no id")?;
+    ensure!(completion.starts_with("chatcmpl-"), "{completion}");
+    let request = answer.header("x-request-id").context("no request id")?;
+    let path = format!("/requests/{completion}");
+    until("it is shown", BOUND, async || {
+        let shown = admin.get(&path).await?.expect(200)?;
+        ensure!(shown.text().contains(request), "{}", shown.text());
+        anyhow::Ok(())
+    })
+    .await?;
+    let twice = format!("/requests/chatcmpl-{completion}");
+    admin.get(&twice).await?.expect(404)?;
+    Ok(())
+}

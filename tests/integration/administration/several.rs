@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use nexus_tests::hub::Cluster;
 use nexus_tests::log::Stream;
 use nexus_tests::{Broker, Client, Hub, Redis, Result, until};
@@ -98,6 +98,51 @@ async fn a_name_is_given_once_however_many_ask_for_it_at_once() -> Result<()> {
     assert_eq!(refused.error_code(), "name_taken");
     one.delete("/providers/name-1").await?.expect(200)?;
     two.put("/providers/name-2", &taken).await?.expect(200)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_model_outlives_its_provider_however_close_the_calls_are() -> Result<()> {
+    let pair = Pair::start().await?;
+    let clients = pair.clients()?;
+    let [one, two] = &clients;
+    for round in 0..8 {
+        let name = format!("short-{round}");
+        let provider = json!({"name": name, "server_url": "http://127.0.0.1:9/v1"});
+        let id = one.post("/providers", &provider).await?.expect(201)?.id()?;
+        let path = format!("/providers/{id}");
+        until("the other has it", BOUND, async || {
+            two.get(&path).await?.expect(200).map(drop)
+        })
+        .await?;
+        let models: Vec<Value> = (0..8)
+            .map(|number| json!({"provider_id": id, "model_name": format!("{name}-{number}")}))
+            .collect();
+        let numbered = models.iter().enumerate();
+        let posts =
+            numbered.map(|(number, model)| clients[number % 2].post("/provider_models", model));
+        let (deleted, answers) = tokio::join!(one.delete(&path), join_all(posts));
+        deleted?.expect(200)?;
+        for answer in answers {
+            let answer = answer?;
+            let gone = answer.status == 400 && answer.json["error"]["param"] == "provider_id";
+            ensure!(answer.status == 201 || gone, "{}", answer.text());
+        }
+    }
+    for client in &clients {
+        until("only echo is offered", BOUND, async || {
+            let models = listed(client, "/provider_models", "provider_name", 10).await?;
+            ensure!(models == ["echo"], "{models:?}");
+            let offered = client.get("/v1/models").await?.expect(200)?;
+            ensure!(
+                offered.json["data"].as_array().map(Vec::len) == Some(1),
+                "{}",
+                offered.text()
+            );
+            anyhow::Ok(())
+        })
+        .await?;
+    }
     Ok(())
 }
 

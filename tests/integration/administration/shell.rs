@@ -105,6 +105,12 @@ async fn keys_are_made_and_revoked_from_the_shell() -> Result<()> {
         !twice.status.success() && twice.stderr.contains("already"),
         "{twice:?}"
     );
+    let id_like = "0193b8e0-0000-7000-8000-000000000000";
+    let refused = nexus(&hub, &["keys", "create", id_like]).await?;
+    ensure!(
+        !refused.status.success() && refused.stderr.contains("look like an id"),
+        "{refused:?}"
+    );
     let list = nexus(&hub, &["keys", "list"]).await?;
     let list = &list.succeeded()?.stdout;
     ensure!(
@@ -119,5 +125,57 @@ async fn keys_are_made_and_revoked_from_the_shell() -> Result<()> {
     .await?;
     let nobody = nexus(&hub, &["keys", "revoke", "nobody"]).await?;
     ensure!(!nobody.status.success(), "{nobody:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_admin_key_is_revoked_only_by_force() -> Result<()> {
+    let hub = Hub::standalone().start().await?;
+    let admin = hub.client()?;
+    let list = admin.get("/keys").await?.expect(200)?;
+    let first = list.json["data"][0]["id"].as_str().context("no id")?;
+    let refused = nexus(&hub, &["keys", "revoke", first]).await?;
+    ensure!(
+        !refused.status.success()
+            && refused
+                .stderr
+                .contains("nexus keys create NAME --role admin"),
+        "{refused:?}"
+    );
+    admin.get("/keys").await?.expect(200)?;
+
+    let forced = nexus(&hub, &["keys", "revoke", first, "--force"]).await?;
+    forced.succeeded()?;
+    until("it is void", BOUND, async || {
+        admin.get("/keys").await?.expect(401).map(drop)
+    })
+    .await?;
+    let create = ["keys", "create", "next", "--role", "admin"];
+    let created = nexus(&hub, &create).await?;
+    let secret = created.succeeded()?.stdout.trim().to_owned();
+    let next = hub.anonymous()?.with_key(&secret)?;
+    until("the new one is in force", BOUND, async || {
+        next.get("/keys").await?.expect(200).map(drop)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_whose_reader_has_read_enough_ends_well() -> Result<()> {
+    let hub = Hub::standalone().start().await?;
+    let client = hub.client()?;
+    for _ in 0..20 {
+        client.chat(&ask("echo")).await?.expect(200)?;
+    }
+    shipped(&hub).await?;
+    let mut tail = hub.command(["events", "tail", "--from", "start", "--no-follow"]);
+    let (reader, writer) = std::io::pipe()?;
+    tail.stdout(writer);
+    tail.stderr(std::process::Stdio::piped());
+    drop(reader);
+    let tail = tail.spawn()?;
+    let ended = tokio::task::spawn_blocking(move || tail.wait_with_output()).await??;
+    ensure!(ended.status.success(), "{ended:?}");
+    ensure!(ended.stderr.is_empty(), "{ended:?}");
     Ok(())
 }

@@ -110,6 +110,10 @@ fn bad_calls(provider: &str) -> Vec<BadCall> {
     for (body, member) in [
         (json!({}), "name"),
         (json!({"name": 7}), "name"),
+        (
+            json!({"name": "0193b8e0-0000-7000-8000-000000000000"}),
+            "name",
+        ),
         (json!({"name": "new", "role": "king"}), "role"),
         (json!({"name": "new", "role": 7}), "role"),
         (
@@ -139,6 +143,34 @@ async fn configured(client: &Client) -> Result<Vec<Value>> {
     Ok(all)
 }
 
+/// A parameter that is wrong, unknown or there twice is named.
+async fn ensure_parameters_named(client: &Client) -> Result<()> {
+    for (path, param) in [
+        ("/providers?limit=0", "limit"),
+        ("/providers?limit=many", "limit"),
+        ("/providers?cursor=nonsense", "cursor"),
+        ("/conversations?limit=-1", "limit"),
+        ("/conversations?cursor=nonsense", "cursor"),
+        ("/providers?limit=5&limit=6", "limit"),
+        ("/keys?role=admin", "role"),
+        ("/conversations?provider_id=echo", "provider_id"),
+        ("/provider_models?providr_id=echo", "providr_id"),
+        (
+            "/provider_models?provider_id=echo&provider_id=x",
+            "provider_id",
+        ),
+        ("/providers/echo?limit=5", "limit"),
+        ("/providers/echo/models?provider_id=echo", "provider_id"),
+        ("/stats?from=yesterday", "from"),
+        ("/settings?verbose", "verbose"),
+    ] {
+        let answer = client.get(path).await?;
+        ensure_error(&answer, 400).context(path)?;
+        ensure!(answer.json["error"]["param"] == param, "{}", answer.text());
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_wrong_member_is_named_and_nothing_changes() -> Result<()> {
     let stage = Stage::set().await?;
@@ -155,25 +187,32 @@ async fn a_wrong_member_is_named_and_nothing_changes() -> Result<()> {
         let named = answer.json["error"]["param"].as_str();
         ensure!(named == *param, "{}: {}", told(), answer.text());
     }
+    let repeated = [
+        (
+            "/providers",
+            r#"{"name":"new","server_url":"http://127.0.0.1:1","name":"newer"}"#,
+            "name",
+        ),
+        (
+            "/keys",
+            r#"{"name":"new","role":"viewer","r\u006fle":"admin"}"#,
+            "role",
+        ),
+    ];
+    for (path, body, member) in repeated {
+        let answer = stage.client.post_bytes(path, body).await?;
+        ensure_error(&answer, 400).with_context(|| format!("POST {path} {body}"))?;
+        ensure!(answer.json["error"]["param"] == member, "{}", answer.text());
+    }
     for body in ["", "{", "\u{0}", "[]"] {
         let answer = stage.client.post_bytes("/providers", body).await?;
         ensure_error(&answer, 400).with_context(|| format!("POST /providers {body:?}"))?;
     }
-    for (path, param) in [
-        ("/providers?limit=0", "limit"),
-        ("/providers?limit=many", "limit"),
-        ("/providers?cursor=nonsense", "cursor"),
-        ("/conversations?limit=-1", "limit"),
-        ("/conversations?cursor=nonsense", "cursor"),
-    ] {
-        let answer = stage.client.get(path).await?;
-        ensure_error(&answer, 400).context(path)?;
-        ensure!(answer.json["error"]["param"] == param, "{}", answer.text());
-    }
+    ensure_parameters_named(&stage.client).await?;
 
     ensure!(configured(&stage.client).await? == before);
     ensure!(stage.log.events(Stream::Config).await?.len() == events_before);
-    let refused = calls.len() + 4;
+    let refused = calls.len() + repeated.len() + 4;
     let what = "each refused call is recorded";
     stage
         .log
@@ -210,6 +249,19 @@ async fn what_stands_against_a_change_is_told() -> Result<()> {
         .await?
         .expect(200)?;
     ensure_error(&careful.put("/providers/twice", &change).await?, 412)?;
+    // What changes nothing answers what is there.
+    let model = json!({"provider_id": "twice", "model_name": "one"});
+    let model = stage.client.post("/provider_models", &model).await?;
+    let model_path = format!("/provider_models/{}", model.expect(201)?.id()?);
+    for (path, same) in [
+        ("/providers/twice", &change),
+        (model_path.as_str(), &json!({"model_name": "one"})),
+    ] {
+        let is = stage.client.get(path).await?.expect(200)?;
+        let put = stage.client.put(path, same).await?.expect(200)?;
+        ensure!(put.json == is.json, "{} {}", put.text(), is.text());
+        ensure!(put.header("etag") == is.header("etag"), "{path}");
+    }
 
     let unknown = "0193b8e0-0000-7000-8000-000000000000";
     for path in ["providers", "provider_models", "keys"] {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nexus_tests::{Hub, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::stage::{Stage, ask, ensure_error_object, request_id};
 
@@ -105,5 +105,69 @@ async fn a_body_that_does_not_come_is_not_waited_for() -> Result<()> {
     };
     ensure!(rejected.name() == "rejected", "{}", rejected.json);
     ensure!(rejected.data()["http.response.status_code"] == 408);
+    stage.strike().await
+}
+
+/// A body that no socket buffer holds.
+const LARGE: usize = 10 * 1024 * 1024;
+
+/// What came back for a request with a body that is sent whole before anything is read.
+async fn send_whole(hub: &Hub, line: &str, key: &str) -> Result<String> {
+    let mut request = format!(
+        "{line} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
+         content-type: application/json\r\nconnection: close\r\ncontent-length: {LARGE}\r\n\r\n"
+    )
+    .into_bytes();
+    request.resize(request.len() + LARGE, b' ');
+    exchange(hub, &request).await
+}
+
+#[tokio::test]
+async fn an_error_is_read_by_a_client_that_sends_a_large_body_first() -> Result<()> {
+    let stage = Stage::set().await?;
+    let viewer = json!({"name": "viewer", "role": "viewer"});
+    let viewer = stage.client.post("/keys", &viewer).await?.expect(201)?;
+    let viewer = viewer.json["key"].as_str().context("no key")?;
+    let admin = stage.hub.admin_key();
+    let long = format!("POST /{}", "x".repeat(9 * 1024));
+    for (line, key, status) in [
+        ("POST /v1/chat/completions", "nobody", 401),
+        ("POST /v1/chat/completions", viewer, 403),
+        ("POST /providers", viewer, 403),
+        ("POST /v1/no/such/thing", admin, 404),
+        ("PUT /providers/no-such-provider", admin, 400),
+        ("POST /stats", admin, 405),
+        (&long, admin, 414),
+    ] {
+        for _again in 0..5 {
+            let answer = send_whole(&stage.hub, line, key).await;
+            let answer = answer.with_context(|| format!("{line} by {key}"))?;
+            ensure_refused(&answer, status)?;
+        }
+    }
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_send_its_body_is_answered_soon() -> Result<()> {
+    let stage = Stage::set().await?;
+    let admin = stage.hub.admin_key();
+    for (key, more, status) in [
+        ("nobody", "", 401),
+        ("nobody", "expect: 100-continue\r\n", 401),
+        (admin, "", 413),
+        (admin, "expect: 100-continue\r\n", 413),
+    ] {
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
+             connection: close\r\ncontent-length: 40000000\r\n{more}\r\n"
+        );
+        let begun = Instant::now();
+        let answer = exchange(&stage.hub, head.as_bytes()).await?;
+        let took = begun.elapsed();
+        ensure_refused(&answer, status).with_context(|| format!("{key} {more:?}"))?;
+        // 1 s without a frame, and a busy machine.
+        ensure!(took < Duration::from_secs(5), "{key} {more:?}: {took:?}");
+    }
     stage.strike().await
 }

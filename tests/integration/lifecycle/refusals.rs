@@ -154,7 +154,11 @@ async fn settings_that_make_no_sense_are_refused_by_name() -> Result<()> {
         ("NEXUS_RETENTION_DAYS", "0"),
         ("NEXUS_RELEASE", "later"),
         ("NEXUS_OUTBOX_MAX_BYTES", "plenty"),
+        ("NEXUS_OUTBOX_MAX_BYTES", "0"),
+        ("NEXUS_OUTBOX_MAX_BYTES", "1023KiB"),
+        ("NEXUS_CONNECTIONS_MAX", "0"),
         ("NEXUS_MASTER_KEY", "short"),
+        ("NEXUS_ADMIN_KEY", "hunter2-hunter2"),
     ] {
         let flag = name.trim_start_matches("NEXUS_").to_lowercase();
         let failed = Hub::standalone().env(name, value).fail_to_start().await?;
@@ -164,6 +168,8 @@ async fn settings_that_make_no_sense_are_refused_by_name() -> Result<()> {
             said.contains(&flag) || said.contains(&flag.replace('_', "-")),
             "{name}: {said}"
         );
+        let is_secret = name.ends_with("_KEY");
+        ensure!(!is_secret || !said.contains(value), "{name}: {said}");
     }
     Ok(())
 }

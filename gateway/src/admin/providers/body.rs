@@ -62,14 +62,7 @@ impl Change {
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, ApiError> {
-        let name = fields.name("name")?;
-        // An id in a path would hide a provider with that name.
-        if name
-            .as_deref()
-            .is_some_and(|name| uuid::Uuid::parse_str(name).is_ok())
-        {
-            return Err(wrong("name", "must not look like an id"));
-        }
+        let name = fields.name_beside_id("name")?;
         let kind = fields.text("kind")?;
         if kind.as_deref().is_some_and(|kind| !KINDS.contains(&kind)) {
             return Err(wrong(

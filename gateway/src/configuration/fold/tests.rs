@@ -118,6 +118,40 @@ fn what_is_deleted_is_gone_and_a_models_offer_goes_with_its_provider() {
 }
 
 #[test]
+fn a_model_is_gone_with_its_provider_whichever_of_both_the_log_has_first() {
+    let mut log = Log::new();
+    let provider = log.provider("alpha", None);
+    let (before, after) = (log.model(&provider, "gpt"), log.model(&provider, "late"));
+    log.publish(Action::Created, provider.clone());
+    log.publish(Action::Created, before.clone());
+    let was = log.fold.clone();
+    log.publish(Action::Deleted, provider.clone());
+    log.publish(Action::Created, after);
+    // Another provider of that name offers nothing of what its forerunner did.
+    let again = log.provider("alpha", None);
+    log.publish(Action::Created, again.clone());
+    let snapshot = log.fold.snapshot(&log.master).unwrap();
+    assert_eq!(snapshot.provider_models().count(), 0);
+    assert_eq!(snapshot.models().count(), 0);
+    let model = log.model(&again, "gpt");
+    log.publish(Action::Created, model.clone());
+    assert_eq!(log.offers("gpt"), ["alpha"]);
+    // A model that moves to a provider that is gone goes with it.
+    let moved = Model {
+        provider_id: provider.id,
+        ..model
+    };
+    log.publish(Action::Updated, moved);
+    assert_eq!(log.offers("gpt"), [""; 0]);
+
+    // A copy that an earlier version left on the disk.
+    let mut stored = was;
+    stored.providers.remove(&provider.id);
+    let snapshot = stored.snapshot(&log.master).unwrap();
+    assert!(snapshot.model(before.id).is_none());
+}
+
+#[test]
 fn a_providers_key_is_opened_with_the_master_key_and_with_no_other() {
     let mut log = Log::new();
     let provider = log.provider("alpha", Some("sk-secret"));

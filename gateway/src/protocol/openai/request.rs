@@ -67,9 +67,9 @@ impl<'a> ChatRequest<'a> {
     /// [`BadRequest`]: it is no JSON object, names a member twice, lacks what
     /// is required, holds a wrong type or exceeds a bound.
     pub fn parse(body: &'a [u8]) -> Result<Self, BadRequest> {
-        let members = RawObject::parse(body).map_err(|error| BadRequest {
+        let members = readable::object(body).map_err(|message| BadRequest {
             param: None,
-            message: format!("The body is not a JSON object: {error}."),
+            message,
         })?;
         refuse_ambiguity(&members)?;
         refuse_unreadable(&members)?;
@@ -149,13 +149,16 @@ struct StreamOptions {
 }
 
 fn stream_options(members: &RawObject<'_>) -> Result<Option<StreamOptions>, BadRequest> {
-    // Serde would read a struct from an array as well.
     match members.get("stream_options") {
-        Some(raw) if raw.get().starts_with('[') => Err(BadRequest::new(
+        // Serde would read a struct from an array as well.
+        Some(raw) if !raw.get().starts_with('{') && !is_null(raw) => Err(BadRequest::new(
             "stream_options",
             "`stream_options` must be an object.",
         )),
-        _ => member(members, "stream_options", "an object"),
+        _ => {
+            let expected = "an object in which `include_usage` is a boolean";
+            member(members, "stream_options", expected)
+        }
     }
 }
 
@@ -170,7 +173,9 @@ fn member<'a, T: Deserialize<'a>>(
         .filter(|raw| !is_null(raw))
         .map(|raw| serde_json::from_str(raw.get()))
         .transpose()
-        .map_err(|error| BadRequest::new(name, format!("`{name}` must be {expected}: {error}.")))
+        .map_err(|_rust_names: serde_json::Error| {
+            BadRequest::new(name, format!("`{name}` must be {expected}."))
+        })
 }
 
 fn messages<'a>(members: &RawObject<'a>) -> Result<Vec<&'a RawValue>, BadRequest> {
@@ -232,7 +237,7 @@ fn refuse_unreadable(members: &RawObject<'_>) -> Result<(), BadRequest> {
     for (name, value) in members.iter() {
         if let Err(error) = readable::check(value) {
             let param: String = name.chars().take(NAME_CHARS_MAX).collect();
-            let message = format!("`{param}` cannot be read: {error}.");
+            let message = format!("`{param}` cannot be read: {}.", readable::words(&error));
             return Err(BadRequest::new(&param, message));
         }
     }
@@ -255,130 +260,4 @@ fn write_json(out: &mut Vec<u8>, text: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(body: &str) -> (Option<String>, String) {
-        let error = ChatRequest::parse(body.as_bytes()).unwrap_err();
-        (error.param, error.message)
-    }
-
-    #[test]
-    fn a_request_is_read_and_keeps_what_it_does_not_know() {
-        let body = br#"{"model":"m","messages":[{"role":"user","content":"hi","x":[1.0]}],"stream":true,"stream_options":{"include_usage":true},"user":"u","novel":{"a":1}}"#;
-        let request = ChatRequest::parse(body).unwrap();
-        assert_eq!(
-            (request.model.as_ref(), request.user.as_deref()),
-            ("m", Some("u"))
-        );
-        assert!(request.stream && request.include_usage);
-        assert_eq!(
-            request.messages[0].get(),
-            r#"{"role":"user","content":"hi","x":[1.0]}"#
-        );
-        assert_eq!(request.members.get("novel").unwrap().get(), r#"{"a":1}"#);
-    }
-
-    #[test]
-    fn null_is_the_same_as_absent() {
-        let body = br#"{"model":"m","messages":[{"role":"user"}],"stream":null,"stream_options":null,"user":null}"#;
-        let request = ChatRequest::parse(body).unwrap();
-        assert!(!request.stream && !request.include_usage && request.user.is_none());
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        let cases = [
-            ("", None),
-            ("[]", None),
-            (
-                "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"\u{1}\"}]}",
-                None,
-            ),
-            (r#"{"model":"m"}{"#, None),
-            (r#"{"messages":[{"role":"user"}]}"#, Some("model")),
-            (r#"{"model":7,"messages":[{"role":"user"}]}"#, Some("model")),
-            (
-                r#"{"model":"","messages":[{"role":"user"}]}"#,
-                Some("model"),
-            ),
-            (r#"{"model":"m"}"#, Some("messages")),
-            (r#"{"model":"m","messages":null}"#, Some("messages")),
-            (r#"{"model":"m","messages":[]}"#, Some("messages")),
-            (r#"{"model":"m","messages":"hi"}"#, Some("messages")),
-            (
-                r#"{"model":"m","messages":[{"role":"user"},"hi"]}"#,
-                Some("messages[1]"),
-            ),
-            (r#"{"model":"m","messages":[{}]}"#, Some("messages[0].role")),
-            (
-                r#"{"model":"m","messages":[{"role":1}]}"#,
-                Some("messages[0].role"),
-            ),
-            (
-                r#"{"model":"m","messages":[{"role":"user"}],"stream":"yes"}"#,
-                Some("stream"),
-            ),
-            (
-                r#"{"model":"m","messages":[{"role":"user"}],"stream_options":1}"#,
-                Some("stream_options"),
-            ),
-            (
-                r#"{"model":"m","messages":[{"role":"user"}],"stream_options":[true]}"#,
-                Some("stream_options"),
-            ),
-            (
-                r#"{"model":"m","messages":[{"role":"user"}],"user":1}"#,
-                Some("user"),
-            ),
-            (
-                r#"{"model":"m","messages":[{"role":"user"}],"model":"n"}"#,
-                Some("model"),
-            ),
-            (
-                r#"{"model":"m","messages":[{"role":"user","content":"\ud800"}]}"#,
-                Some("messages"),
-            ),
-            (
-                r#"{"model":"m","messages":[{"role":"user"}],"top_p":1e999}"#,
-                Some("top_p"),
-            ),
-        ];
-        for (body, param) in cases {
-            assert_eq!(refused(body).0.as_deref(), param, "{body}");
-        }
-        let invalid_utf8 =
-            b"{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}";
-        assert_eq!(ChatRequest::parse(invalid_utf8).unwrap_err().param, None);
-    }
-
-    #[test]
-    fn bounds_hold() {
-        let message = r#"{"role":"user"},"#.repeat(MESSAGES_MAX);
-        let body = |more: &str| format!(r#"{{"model":"m","messages":[{message}{more}]}}"#);
-        assert_eq!(
-            refused(&body(r#"{"role":"user"}"#)).0.as_deref(),
-            Some("messages")
-        );
-        let long = format!(
-            r#"{{"model":"{}","messages":[{{"role":"user"}}]}}"#,
-            "x".repeat(NAME_CHARS_MAX + 1)
-        );
-        assert_eq!(refused(&long).0.as_deref(), Some("model"));
-        let members: Vec<String> = (0..MEMBERS_MAX).map(|n| format!(r#""m{n}":1,"#)).collect();
-        let members = members.concat();
-        let body = format!(r#"{{{members}"model":"m"}}"#);
-        assert!(refused(&body).1.contains("members"));
-    }
-
-    #[test]
-    fn a_body_is_copied_only_where_it_changes() {
-        let body = Bytes::from_static(br#"{ "model":"m","messages":[{"role":"user"}] }"#);
-        let request = ChatRequest::parse(&body).unwrap();
-        assert_eq!(request.body_for(&body, "m").as_ptr(), body.as_ptr());
-        assert_eq!(
-            request.body_for(&body, "n\""),
-            r#"{"model":"n\"","messages":[{"role":"user"}]}"#
-        );
-    }
-}
+mod tests;

@@ -3,9 +3,9 @@
 use nexus_events::{
     audit_event::{RetentionApplied, UnauthenticatedCalls},
     clock::UnixMillis,
-    config_event::{Action, OnDisconnect, Provider, Role, Setting},
+    config_event::{Action, Model, OnDisconnect, Provider, Role, Setting},
     exchange_event::TokensCounted,
-    id::ProviderId,
+    id::{ModelId, ProviderId},
     rollup_event::DayClosed,
     subject::Stream,
 };
@@ -242,11 +242,9 @@ async fn retention_removes_everything_but_closed_statistics() {
     }
 }
 
-#[tokio::test]
-async fn configuration_holds_no_secret() {
-    let mut log = MemoryLog::new();
+fn provider() -> Provider {
     let now = UnixMillis::from_millis(TODAY);
-    let provider = Provider {
+    Provider {
         id: ProviderId::from_uuid(key().as_uuid()),
         name: "openai".into(),
         kind: "openai".into(),
@@ -255,7 +253,13 @@ async fn configuration_holds_no_secret() {
         rate_limit: Some(10),
         created_ms: now,
         updated_ms: now,
-    };
+    }
+}
+
+#[tokio::test]
+async fn configuration_holds_no_secret() {
+    let mut log = MemoryLog::new();
+    let (now, provider) = (UnixMillis::from_millis(TODAY), provider());
     log.config(Action::Created, provider.clone());
     log.config(
         Action::Created,
@@ -290,6 +294,29 @@ async fn configuration_holds_no_secret() {
             .await,
         0
     );
+}
+
+#[tokio::test]
+async fn a_model_goes_with_its_provider_and_does_not_come_after_it() {
+    let mut log = MemoryLog::new();
+    let (now, provider) = (UnixMillis::from_millis(TODAY), provider());
+    let model = |number: u128| Model {
+        id: ModelId::from_uuid(uuid::Uuid::from_u128(number)),
+        provider_id: provider.id,
+        model_name: format!("gpt-{number}"),
+        upstream_model: None,
+        created_ms: now,
+        updated_ms: now,
+    };
+    let models = "SELECT count(*) FROM provider_models";
+    log.config(Action::Created, provider.clone());
+    log.config(Action::Created, model(1));
+    let mut database = Database::of(&log).await;
+    assert_eq!(database.number(models).await, 1);
+    log.config(Action::Deleted, provider.clone());
+    log.config(Action::Created, model(2));
+    database.apply_all(&log).await;
+    assert_eq!(database.number(models).await, 0);
 }
 
 #[tokio::test]
