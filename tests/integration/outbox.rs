@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 mod damage;
 mod idle;
+mod part;
 
 /// A loaded two-core machine ships some thousand events a second; the tests ship a few thousand.
 const BOUND: Duration = Duration::from_mins(1);

@@ -219,9 +219,26 @@ impl Log {
     ) -> Result<u64, HistoryError> {
         let since = outbox.drawn_at().minus(CLOCK_MARGIN);
         let first = self.sequence_at(stream, since).await?;
-        let reader = self.reader(stream, None, first.saturating_sub(1));
+        let stretch = Stretch {
+            after: first.saturating_sub(1),
+            upto: u64::MAX,
+        };
+        self.last_position_within(stream, outbox, stretch).await
+    }
+
+    /// The same in a stretch of the stream.
+    ///
+    /// # Errors
+    /// See [`HistoryError`].
+    pub async fn last_position_within(
+        &self,
+        stream: Stream,
+        outbox: OutboxId,
+        stretch: Stretch,
+    ) -> Result<u64, HistoryError> {
+        let reader = self.reader(stream, None, stretch.after);
         let mut last = 0;
-        self.walk(reader, u64::MAX, |message| {
+        self.walk(reader, stretch.upto, |message| {
             if let Ok(envelope) = Envelope::decode(&message.payload)
                 && envelope.outbox == Some(outbox)
             {

@@ -17,7 +17,7 @@ use super::{BOUND, log, numbered, open, record, shipped, shipper, stored};
 /// Events appended each time.
 const SOME: usize = 30;
 
-fn append(outbox: &Outbox, ids: &mut Vec<EventId>) -> Result<()> {
+pub(super) fn append(outbox: &Outbox, ids: &mut Vec<EventId>) -> Result<()> {
     for _ in 0..SOME {
         let record = record(Lane::Exchanges, "x")?;
         outbox.append(&record)?;
@@ -27,7 +27,7 @@ fn append(outbox: &Outbox, ids: &mut Vec<EventId>) -> Result<()> {
 }
 
 /// Ships what an outbox holds, as a gateway that is stopped then.
-async fn ship(log: &Log, outbox: &Outbox) -> Result<()> {
+pub(super) async fn ship(log: &Log, outbox: &Outbox) -> Result<()> {
     let shipper = shipper(log);
     shipper.ship(outbox);
     shipped(outbox).await?;

@@ -4,7 +4,10 @@ use std::error::Error;
 
 use super::LaneShipper;
 use crate::{
-    log::{LogError, StreamState, history::HistoryError},
+    log::{
+        LogError, StreamState,
+        history::{HistoryError, Stretch},
+    },
     outbox::batch::Cursor,
     subject,
 };
@@ -46,7 +49,8 @@ impl LaneShipper {
             Some(message) => {
                 let cursor: Cursor = serde_json::from_slice(&message.payload)
                     .map_err(|error| LogError::broker("give a readable cursor", error))?;
-                (cursor.position, message.sequence)
+                let stored = self.behind(message.sequence, state).await?;
+                (cursor.position.max(stored), message.sequence)
             }
         };
         let place = Place {
@@ -70,6 +74,24 @@ impl LaneShipper {
         }
         self.place = Some(place);
         Ok(Ok(place))
+    }
+
+    /// The last position stored behind the lane's cursor; 0 where there is none, as it should be.
+    ///
+    /// A broker that is given a limit in the middle of a commit stores a part of
+    /// the batch, and no cursor. Sent again, that part would be there twice.
+    async fn behind(&self, cursor: u64, state: StreamState) -> Result<u64, HistoryError> {
+        let stretch = Stretch {
+            after: cursor,
+            upto: state.last_sequence,
+        };
+        let (stream, outbox) = (self.lane.stream(), self.store.id());
+        let search = self.log.last_position_within(stream, outbox, stretch);
+        let stored = search.await?;
+        if stored > 0 {
+            tracing::warn!(lane = %self.lane, %outbox, cursor, stored, "the stream holds a part of a batch without its cursor");
+        }
+        Ok(stored)
     }
 
     /// The last position stored, where the stream holds no cursor.
