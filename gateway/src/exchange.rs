@@ -58,6 +58,7 @@ use self::{
 use crate::{
     configuration::Snapshot,
     error::ApiError,
+    limits::Limits,
     metrics::Metrics,
     middleware::Arrival,
     protocol::openai::request::{BadRequest, ChatRequest},
@@ -77,6 +78,8 @@ pub struct Parts {
     pub transport: Transport,
     /// Where events are safe.
     pub outbox: Outbox,
+    /// How much may be asked for.
+    pub limits: Limits,
     /// Finds conversations.
     pub sessions: Sessions,
     /// Counts tokens where the provider does not.
@@ -206,8 +209,10 @@ impl Engine {
             error,
             model: Some(request.model.clone().into_owned()),
         };
-        let route = Route::find(&ask.snapshot, &request.model, ask.provider.as_deref())
+        let mut route = Route::find(&ask.snapshot, &request.model, ask.provider.as_deref())
             .ok_or_else(|| refused(ApiError::model_not_found(&request.model)))?;
+        let room = self.parts.limits.find_room(&mut route).await;
+        room.map_err(&refused)?;
         let backlog = self
             .parts
             .counting

@@ -1,9 +1,10 @@
 //! How much may be asked for, and what a client is told about it.
 //!
 //! *What it is.* A request passes every limit that holds for it or gets 429;
-//! what it gets in return is a [`Permit`]. So far there is one limit, on the
-//! requests a second of the whole hub; those of keys, users and providers are
-//! further buckets of the same shared state, and the permit tells the tightest.
+//! what it gets in return is a [`Permit`], which tells how the limit on the
+//! requests a second of the whole hub stands. A provider's own limit decides
+//! whom a request goes to: one that is at its limit is passed over, and a
+//! request is refused when all of its providers are.
 //!
 //! A limit is a token bucket: it holds a second's worth, so a burst of that size
 //! passes at once and the rate holds from then on.
@@ -11,10 +12,12 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use nexus_events::config_event::Provider;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     error::ApiError,
+    routing::Route,
     shared::{Decision, Rate, SharedState},
 };
 
@@ -86,7 +89,46 @@ impl Limits {
         room(&self.resumed, "answers are read from the log")
     }
 
-    /// Takes a request's share of every limit.
+    /// Takes a share of the limit of the route's provider, or goes on to the next one that has room.
+    ///
+    /// # Errors
+    /// 429: none has; with the time until the first one has.
+    pub async fn find_room(&self, route: &mut Route) -> Result<(), ApiError> {
+        let mut soonest = Duration::MAX;
+        loop {
+            let Err(wait) = self.provider(&route.current().provider.resource).await else {
+                return Ok(());
+            };
+            soonest = soonest.min(wait);
+            if !route.skip() {
+                let message = format!(
+                    "The providers of this model take no more requests for now. Try again in {}.",
+                    spelled(soonest)
+                );
+                return Err(ApiError::rate_limited(message, soonest));
+            }
+        }
+    }
+
+    /// Takes a share of a provider's limit; an error says how long until there is one.
+    async fn provider(&self, provider: &Provider) -> Result<(), Duration> {
+        let Some(limit) = provider.rate_limit.filter(|limit| *limit > 0) else {
+            return Ok(());
+        };
+        let rate = Rate {
+            limit,
+            window: Duration::from_secs(1),
+        };
+        let bucket = format!("provider:{}", provider.id);
+        let decision = self.shared.take(&bucket, rate).await;
+        if decision.allowed {
+            Ok(())
+        } else {
+            Err(decision.retry_after)
+        }
+    }
+
+    /// Takes a request's share of the hub's own limit.
     ///
     /// # Errors
     /// 429 with `Retry-After` and the limit's headers.

@@ -54,16 +54,20 @@ impl Route {
         self.attempt
     }
 
+    /// Passes over a provider that is not to be asked; `false` when there is no other.
+    pub fn skip(&mut self) -> bool {
+        self.others.next().is_some_and(|next| {
+            self.current = next;
+            true
+        })
+    }
+
     /// Goes on to the next provider, if there is one and the failure allows it.
     pub fn advance(&mut self, retry: Retry) -> bool {
         // `Retry-After` is about the provider that failed; the next one may be asked at once.
-        if retry == Retry::Never || self.attempt >= ATTEMPTS_MAX {
+        if retry == Retry::Never || self.attempt >= ATTEMPTS_MAX || !self.skip() {
             return false;
         }
-        let Some(next) = self.others.next() else {
-            return false;
-        };
-        self.current = next;
         self.attempt += 1;
         true
     }

@@ -35,6 +35,12 @@ use crate::{
 /// Pause before the projector tries again what failed: 1 s.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// How long somebody else may hold the lock before that is another projector: 5 s.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// How often the projector looks whether its database is still there: 500 ms.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -101,15 +107,20 @@ async fn project_until(
     shutdown: &CancellationToken,
     status: &ProjectorStatus,
 ) -> Result<(), ProjectorError> {
+    let mut held = None;
     loop {
-        let lock = lock(dir)?;
+        let Some(lock) = lock_in_time(dir, held.take(), shutdown).await? else {
+            return Ok(());
+        };
         let outcome = shutdown
             .run_until_cancelled(Box::pin(session(dir, log, status)))
             .await;
-        drop(lock);
         let Some(end) = outcome else {
             return Ok(());
         };
+        // Kept from one session to the next, so that nobody gets in between; but with the folder
+        // the lock may be gone as well.
+        held = (!matches!(end, End::Gone)).then_some(lock);
         match end {
             End::Handover => tracing::info!("a replayed read model is offered"),
             End::Damaged(findings) => {
@@ -208,6 +219,31 @@ pub(crate) fn lock(dir: &Path) -> Result<File, ProjectorError> {
             dir: dir.to_owned(),
         }),
         Err(TryLockError::Error(source)) => Err(folder(source)),
+    }
+}
+
+/// The lock that is held, or the one that can be had in time; `None` after the stop.
+///
+/// A replay that finds no projector holds it while it brings its database up to date.
+async fn lock_in_time(
+    dir: &Path,
+    held: Option<File>,
+    shutdown: &CancellationToken,
+) -> Result<Option<File>, ProjectorError> {
+    if held.is_some() {
+        return Ok(held);
+    }
+    let patience = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock(dir) {
+            Err(ProjectorError::Locked { .. }) if Instant::now() < patience => {
+                let pause = tokio::time::sleep(LOCK_PAUSE);
+                if shutdown.run_until_cancelled(pause).await.is_none() {
+                    return Ok(None);
+                }
+            }
+            outcome => return outcome.map(Some),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod harness_hub;
 mod kill;
 mod lease;
 mod lifecycle;
+mod limits;
 mod lost;
 mod malformed;
 mod management;

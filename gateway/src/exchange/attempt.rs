@@ -125,7 +125,7 @@ impl Exchange {
                 Err(Interrupted::Hub(fault)) => return Err(fault),
                 Err(Interrupted::Provider(error)) => error,
             };
-            if !self.route.advance(error.retry) {
+            if !self.route.advance(error.retry) || self.no_room().await {
                 return Err(error.into());
             }
             let fault = Fault::from(error).without_key(Some(&candidate));
@@ -138,6 +138,12 @@ impl Exchange {
             self.recorder.attempt_ended(Some(fault.failure()))?;
             encoded = self.encode_again();
         }
+    }
+
+    /// Whether the next provider, and all after it, are at their limits.
+    async fn no_room(&mut self) -> bool {
+        let limits = &self.parts.limits;
+        limits.find_room(&mut self.route).await.is_err()
     }
 
     async fn ask_one(

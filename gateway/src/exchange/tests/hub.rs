@@ -28,6 +28,7 @@ use crate::{
         Ask, Engine, Parts, Refused, Served,
         count::{CountTokens, Counted, Counting, Uncounted},
     },
+    limits::Limits,
     metrics::Metrics,
     middleware::Arrival,
     provider::transport::{Transport, TransportSettings},
@@ -204,6 +205,7 @@ impl Hub {
         let parts = Parts {
             transport: Transport::new(bounds).unwrap(),
             outbox,
+            limits: Limits::new(Arc::<MemoryState>::clone(&shared), 0),
             sessions: Sessions::new(&[7; 32], shared, Arc::new(Nobody), Arc::clone(&clock)),
             counting: Counting::new(Arc::new(OneEach)),
             clock,

@@ -80,9 +80,11 @@ impl DataPlane {
             idle: settings.upstream_idle,
         })?;
         let counting = Counting::new(Arc::new(TokenCounter::new(parts.tracker.clone())));
+        let limits = Limits::new(shared, settings.rate_limit_rps);
         let engine = Engine::new(exchange::Parts {
             transport,
             outbox: parts.outbox.clone(),
+            limits: limits.clone(),
             sessions: sessions.clone(),
             counting: counting.clone(),
             clock,
@@ -92,7 +94,7 @@ impl DataPlane {
         });
         Ok(Self {
             engine,
-            limits: Limits::new(shared, settings.rate_limit_rps),
+            limits,
             sessions,
             counting,
         })
