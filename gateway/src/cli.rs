@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::ffi::OsString;
+
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
 /// configuration change is an event in NATS `JetStream`.
 ///
 /// Every setting is an environment variable and a flag; the flag wins. Without a command,
-/// `standalone` is run.
+/// `standalone` is run, with the flags that are given.
 #[derive(Parser, Debug)]
 #[command(name = "nexus", version, about, disable_help_subcommand = true)]
 pub struct Cli {
@@ -56,6 +58,18 @@ pub enum Command {
 }
 
 impl Cli {
+    /// Reads the command line; flags without a command are those of `standalone`.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+        let first = arguments.get(1).and_then(|first| first.to_str());
+        let is_flag = first.is_some_and(|first| first.starts_with('-'));
+        let is_about = matches!(first, Some("-h" | "--help" | "-V" | "--version"));
+        if is_flag && !is_about {
+            arguments.insert(1, "standalone".into());
+        }
+        Self::parse_from(arguments)
+    }
+
     /// The command, `standalone` when none is given.
     pub fn command(self) -> Command {
         self.command.unwrap_or_else(|| {
@@ -81,6 +95,19 @@ mod tests {
         fn command_factory_checked() {
             <Self as CommandFactory>::command().debug_assert();
         }
+    }
+
+    #[test]
+    fn flags_without_a_command_are_those_of_standalone() {
+        let read = |arguments: &[&str]| Cli::read(arguments.iter().map(OsString::from)).command();
+        for arguments in [&["nexus"][..], &["nexus", "--drain-seconds", "7"]] {
+            let Command::Standalone(command) = read(arguments) else {
+                panic!("{arguments:?}")
+            };
+            let seconds = if arguments.len() > 1 { 7 } else { 30 };
+            assert_eq!(command.role.drain.as_secs(), seconds);
+        }
+        assert!(matches!(read(&["nexus", "verify"]), Command::Verify(_)));
     }
 
     #[test]

@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use nexus_gateway::{
     cli::Cli,
     command::{self, banner},
 };
 
 fn main() -> ExitCode {
-    match command::run(Cli::parse().command()) {
+    match command::run(Cli::read(std::env::args_os()).command()) {
         Ok(code) => code,
         Err(error) => {
             banner::failure(&error);

@@ -23,8 +23,8 @@ use axum::{
 };
 use futures_util::FutureExt;
 use http::{
-    HeaderName, HeaderValue, StatusCode,
-    header::{CONTENT_TYPE, EXPECT, HeaderMap},
+    HeaderName, HeaderValue, StatusCode, Version,
+    header::{AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST, HeaderMap},
 };
 use nexus_events::{clock::UnixMillis, id::RequestId};
 use tokio::time::Instant;
@@ -136,7 +136,29 @@ fn check_head(request: &Request) -> Result<(), ApiError> {
     if header_bytes(request.headers()) > HEADER_BYTES_MAX {
         return Err(headers_too_large());
     }
+    if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        return Err(bad_head("A request of HTTP/1.1 must have a 'Host' header."));
+    }
+    // Whoever stands between could take the other one for the key.
+    if request
+        .headers()
+        .get_all(AUTHORIZATION)
+        .iter()
+        .nth(1)
+        .is_some()
+    {
+        return Err(bad_head("There must be one 'Authorization' header."));
+    }
     Ok(())
+}
+
+fn bad_head(message: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::BAD_REQUEST,
+        INVALID_REQUEST,
+        "bad_headers",
+        message,
+    )
 }
 
 /// 431: the headers are larger than they may be, or more than the HTTP library takes.

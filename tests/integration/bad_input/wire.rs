@@ -48,7 +48,11 @@ async fn bytes_that_are_not_http_get_an_error_object_and_the_hub_goes_on() -> Re
     let stage = Stage::set().await?;
     let key = stage.hub.admin_key();
     let chat = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
-    let broken: [Vec<u8>; 6] = [
+    let two_keys = format!("authorization: Bearer {key}\r\nauthorization: Bearer x\r\n");
+    let broken: [Vec<u8>; 8] = [
+        b"GET /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n".to_vec(),
+        format!("GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{two_keys}\r\n")
+            .into_bytes(),
         b"hello\r\n\r\n".to_vec(),
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(),
         b"GET /v1/models HTTP/1.1\r\nhost: x\r\nbroken header\r\n\r\n".to_vec(),

@@ -117,6 +117,44 @@ fn one_pin_serves_the_build_and_the_image() -> Result<()> {
     Ok(())
 }
 
+/// Installs what the pin at the first argument lists into the folder at the second, as the build does.
+const INSTALL: &str = "
+import importlib.machinery, importlib.util, pathlib, sys
+loader = importlib.machinery.SourceFileLoader('provision', '.ci/provision')
+module = importlib.util.module_from_spec(importlib.util.spec_from_loader('provision', loader))
+loader.exec_module(module)
+module.install(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[1]))
+";
+
+/// The build takes the very files that the pin names, and no other of the same version.
+#[test]
+fn a_server_with_another_hash_is_not_installed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let pin = folder.path().join("requirements.txt");
+    let tampered = text(PIN)?.replace("--hash=sha256:", "--hash=sha256:00000000");
+    let tampered: Vec<String> = tampered.lines().map(shortened).collect();
+    std::fs::write(&pin, tampered.join("\n"))?;
+    let output = Command::new("python3")
+        .args(["-c", INSTALL])
+        .args([&pin, &folder.path().join("environment")])
+        .current_dir(settings::workspace())
+        .output()?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success(), "it was installed");
+    ensure!(told.to_uppercase().contains("HASH"), "{told}");
+    Ok(())
+}
+
+/// The line with its hash as long as a hash is.
+fn shortened(line: &str) -> String {
+    let Some((before, hash)) = line.split_once("sha256:") else {
+        return line.to_owned();
+    };
+    let (digits, rest) = hash.split_at(hash.len().min(64));
+    let rest = rest.get(8..).unwrap_or_default();
+    format!("{before}sha256:{digits}{rest}")
+}
+
 #[test]
 fn the_server_of_this_run_is_new_enough() -> Result<()> {
     let output = Command::new(settings::nats_server()?)
