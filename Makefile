@@ -28,11 +28,13 @@ test: tools-test ## every test
 	@PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')}; export PROPTEST_RNG_SEED; \
 	printf 'properties draw from PROPTEST_RNG_SEED=%s\n' "$$PROPTEST_RNG_SEED"; \
 	$(CARGO) test --locked --workspace --lib --bins && $(CARGO) test --locked --workspace --doc
-# The scenarios of faults beside the integration tests: both wait more than they work.
+# Side by side what waits more than it works: the scenarios of faults, the gateways that are lost for
+# minutes, and all others.
 	@$(CARGO) test --locked --workspace --test fault >target/fault.log 2>&1 & fault=$$!; \
-	$(CARGO) test --locked --workspace --test integration; integration=$$?; \
-	wait $$fault; fault=$$?; cat target/fault.log; \
-	test $$integration -eq 0 && test $$fault -eq 0
+	$(CARGO) test --locked --workspace --test integration -- lost:: >target/lost.log 2>&1 & lost=$$!; \
+	$(CARGO) test --locked --workspace --test integration -- --skip lost::; rest=$$?; \
+	wait $$lost; lost=$$?; wait $$fault; fault=$$?; cat target/lost.log target/fault.log; \
+	test $$rest -eq 0 && test $$lost -eq 0 && test $$fault -eq 0
 
 .PHONY: soak
 soak: build tools-test ## kill and disturb everything for FAULT_SECONDS (1200) under load, then take it to account

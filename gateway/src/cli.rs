@@ -125,6 +125,9 @@ mod tests {
                     "{role}: {name}"
                 );
                 assert!(argument.get_help().is_some(), "{role}: {name}");
+                let flag = argument.get_long().unwrap_or_default();
+                let flag = flag.to_uppercase().replace('-', "_");
+                assert_eq!(variable.to_string_lossy(), format!("NEXUS_{flag}"));
             }
         }
     }

@@ -32,19 +32,19 @@ pub struct GatewaySettings {
     #[arg(long, env = "NEXUS_CONNECTIONS_MAX", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_max: u32,
     /// Time for a client to send its request's body, in seconds
-    #[arg(long, env = "NEXUS_BODY_SECONDS", default_value = "120", value_parser = value::seconds)]
+    #[arg(long = "body-seconds", env = "NEXUS_BODY_SECONDS", default_value = "120", value_parser = value::seconds)]
     pub body_time: Duration,
     /// Requests a second that the whole gateway takes; 0 for no limit
     #[arg(long, env = "NEXUS_RATE_LIMIT_RPS", default_value_t = 1000)]
     pub rate_limit_rps: u32,
     /// Time to connect to a provider, in seconds
-    #[arg(long, env = "NEXUS_UPSTREAM_CONNECT_SECONDS", default_value = "10", value_parser = value::seconds)]
+    #[arg(long = "upstream-connect-seconds", env = "NEXUS_UPSTREAM_CONNECT_SECONDS", default_value = "10", value_parser = value::seconds)]
     pub upstream_connect: Duration,
     /// Time until a provider's first byte, in seconds
-    #[arg(long, env = "NEXUS_UPSTREAM_FIRST_BYTE_SECONDS", default_value = "300", value_parser = value::seconds)]
+    #[arg(long = "upstream-first-byte-seconds", env = "NEXUS_UPSTREAM_FIRST_BYTE_SECONDS", default_value = "300", value_parser = value::seconds)]
     pub upstream_first_byte: Duration,
     /// Time that a provider's answer may stand still, in seconds
-    #[arg(long, env = "NEXUS_UPSTREAM_IDLE_SECONDS", default_value = "120", value_parser = value::seconds)]
+    #[arg(long = "upstream-idle-seconds", env = "NEXUS_UPSTREAM_IDLE_SECONDS", default_value = "120", value_parser = value::seconds)]
     pub upstream_idle: Duration,
     /// When a byte may leave the gateway: `local` (it is in the outbox) or `stream` (`JetStream` has acknowledged it)
     #[arg(long, env = "NEXUS_RELEASE", default_value = "local", value_parser = value::release)]
@@ -56,7 +56,7 @@ pub struct GatewaySettings {
     #[arg(long, env = "NEXUS_OUTBOX_MAX_BYTES", default_value = "10GiB", value_parser = value::outbox_bytes)]
     pub outbox_max_bytes: u64,
     /// How long a gateway that is not heard of may take to account for its open requests itself, in seconds; then another one settles them for good
-    #[arg(long, env = "NEXUS_LOST_SETTLE_SECONDS", default_value = "86400", value_parser = value::seconds)]
+    #[arg(long = "lost-settle-seconds", env = "NEXUS_LOST_SETTLE_SECONDS", default_value = "86400", value_parser = value::seconds)]
     pub lost_settle: Duration,
     /// First admin key, of 32 characters or more; unset: one is drawn at the first start and printed once
     #[arg(long, env = "NEXUS_ADMIN_KEY", hide_env_values = true)]

@@ -60,7 +60,7 @@ pub struct RoleSettings {
     #[arg(long, env = "NEXUS_RETENTION_DAYS", default_value_t = 183, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub retention_days: u32,
     /// Time that answers under way may take after a stop signal, in seconds
-    #[arg(long, env = "NEXUS_DRAIN_SECONDS", default_value = "30", value_parser = value::seconds)]
+    #[arg(long = "drain-seconds", env = "NEXUS_DRAIN_SECONDS", default_value = "30", value_parser = value::seconds)]
     pub drain: Duration,
     /// Log lines as text, or as JSON after the Elastic Common Schema
     #[arg(long, env = "NEXUS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
