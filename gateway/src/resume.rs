@@ -56,7 +56,7 @@ pub async fn begin(
         return Err(broker_away());
     }
     let permit = state.limits.resumed()?;
-    let found = search::received(&state.log, wanted.request)
+    let found = search::received(&state.log, wanted.request, state.clock.now())
         .await
         .map_err(unreadable)?
         .filter(|found| may_see(&found.received))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nexus_events::{
+    clock::UnixMillis,
     envelope::Envelope,
     exchange_event::{ExchangeEvent, Received, RequestContent},
     id::RequestId,
@@ -13,9 +14,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-/// A request may be as young as its last chunk, and what is in the outbox reaches the log within
-/// milliseconds; it is waited for so long: 5 s.
+/// What is in the outbox reaches the log within milliseconds; a young request is waited for so
+/// long: 5 s.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
+
+/// A request that began less than a minute ago may still be on its way to the log.
+const YOUNG: Duration = Duration::from_mins(1);
 
 /// `received` is stored soon after its id was drawn; past this, in the broker's time, it is not
 /// looked for: an hour, what a gateway may have been cut off from the broker.
@@ -35,21 +39,34 @@ pub(super) struct Found {
 }
 
 /// Looks for the beginning of a request; `None` when the log does not hold it.
-pub(super) async fn received(log: &Log, request: RequestId) -> Result<Option<Found>, HistoryError> {
-    // What is not there is waited for, so the end of the stream shows by the time that it takes.
-    match timeout(ARRIVES_WITHIN, look(log, request)).await {
+pub(super) async fn received(
+    log: &Log,
+    request: RequestId,
+    now: UnixMillis,
+) -> Result<Option<Found>, HistoryError> {
+    if request.drawn_at().plus(YOUNG) < now {
+        return look(log, request, false).await;
+    }
+    match timeout(ARRIVES_WITHIN, look(log, request, true)).await {
         Ok(found) => found,
         Err(_elapsed) => Ok(None),
     }
 }
 
-async fn look(log: &Log, request: RequestId) -> Result<Option<Found>, HistoryError> {
+/// Looks at the stream up to its end, and, for what may still come, beyond.
+async fn look(
+    log: &Log,
+    request: RequestId,
+    may_come: bool,
+) -> Result<Option<Found>, HistoryError> {
     let shard = subject::exchange_shard(subject::shard(request));
     let stretch = log
         .stretch_since(Stream::Exchanges, request.drawn_at())
         .await?;
     let mut reader = log.reader(Stream::Exchanges, Some(shard.clone()), stretch.after);
-    loop {
+    let last = log.last_of_subject(Stream::Exchanges, &shard).await?;
+    let end = last.map_or(0, |message| message.sequence);
+    while may_come || reader.position() < end {
         for message in reader.next_batch(BATCH).await? {
             if let Some((received, wants_usage)) = is_it(log, &message, request).await? {
                 let reader = log.reader(Stream::Exchanges, Some(shard), message.sequence);
@@ -64,6 +81,7 @@ async fn look(log: &Log, request: RequestId) -> Result<Option<Found>, HistoryErr
             }
         }
     }
+    Ok(None)
 }
 
 async fn is_it(
