@@ -28,9 +28,9 @@ test: tools-test ## every test
 	@PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')}; export PROPTEST_RNG_SEED; \
 	printf 'properties draw from PROPTEST_RNG_SEED=%s\n' "$$PROPTEST_RNG_SEED"; \
 	$(CARGO) test --locked --workspace --lib --bins && $(CARGO) test --locked --workspace --doc
-# Side by side what waits more than it works: the scenarios of faults, the gateways that are lost for
+# Side by side what waits more than it works: the scenarios of faults (with their seeds), the gateways that are lost for
 # minutes, and all others.
-	@$(CARGO) test --locked --workspace --test fault >target/fault.log 2>&1 & fault=$$!; \
+	@$(CARGO) test --locked --workspace --test fault -- --nocapture >target/fault.log 2>&1 & fault=$$!; \
 	$(CARGO) test --locked --workspace --test integration -- lost:: >target/lost.log 2>&1 & lost=$$!; \
 	$(CARGO) test --locked --workspace --test integration -- --skip lost::; rest=$$?; \
 	wait $$lost; lost=$$?; wait $$fault; fault=$$?; cat target/lost.log target/fault.log; \
