@@ -33,7 +33,8 @@ test: tools-test ## every test
 	@$(CARGO) test --locked --workspace --test fault -- --nocapture >target/fault.log 2>&1 & fault=$$!; \
 	$(CARGO) test --locked --workspace --test integration -- lost:: >target/lost.log 2>&1 & lost=$$!; \
 	$(CARGO) test --locked --workspace --test integration -- --skip lost::; rest=$$?; \
-	wait $$lost; lost=$$?; wait $$fault; fault=$$?; cat target/lost.log target/fault.log; \
+	wait $$lost; lost=$$?; wait $$fault; fault=$$?; cat target/lost.log; \
+	if test $$fault -eq 0; then grep -E 'FAULT_SEED=|^test ' target/fault.log; else cat target/fault.log; fi; \
 	test $$rest -eq 0 && test $$lost -eq 0 && test $$fault -eq 0
 
 .PHONY: soak
