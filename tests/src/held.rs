@@ -28,7 +28,6 @@ pub struct Held {
 struct Rule {
     /// What a client must not say.
     words: &'static str,
-    holds: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
 }
 
@@ -68,14 +67,9 @@ impl Held {
         self.url.clone()
     }
 
-    /// Holds nobody any more; who was held finds its connection broken.
+    /// Holds nobody from now on; who is held already stays so.
     pub fn release(&self) {
         self.rule.over.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether somebody is held.
-    pub fn holds(&self) -> bool {
-        self.rule.holds.load(Ordering::Relaxed)
     }
 }
 
@@ -89,7 +83,6 @@ impl Rule {
     fn new(words: &'static str) -> Self {
         Self {
             words,
-            holds: Arc::default(),
             over: Arc::default(),
         }
     }
@@ -125,7 +118,6 @@ async fn hold_back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, rule: Rule) 
         let bytes = buffer.get(..count).unwrap_or_default();
         if let Some(passes) = rule.passes(&before, bytes) {
             drop(to.write_all(bytes.get(..passes).unwrap_or_default()).await);
-            rule.holds.store(true, Ordering::Relaxed);
             // Takes what comes, so that nobody waits for it, and says nothing.
             while let Ok(1..) = from.read(&mut buffer).await {}
             return;
