@@ -24,7 +24,7 @@ use crate::traffic::{self, DAY, Exchange};
 /// An hour in milliseconds.
 const HOUR: i64 = 60 * 60 * 1000;
 
-/// A log with something old and something new; the clock stands 184 days after the old.
+/// A log with something old and something new; the clock stands 185 days after the old.
 struct Aged {
     setup: Setup,
     clock: SharedClock,
@@ -36,7 +36,8 @@ async fn aged() -> Result<Aged> {
     let mut setup = Setup::new().await?;
     // What the broker stores is dated by its own clock, so the old is of today.
     let today = SystemClock.now().as_millis();
-    let later = today + 184 * DAY;
+    // A day more than the retention, so that the margin of contents is over at any time of the day.
+    let later = today + 185 * DAY;
     let cursor = subject::cursor(Lane::Exchanges, OutboxId::draw(&SystemClock));
     setup
         .log
