@@ -7,7 +7,8 @@
 //! *What it promises.* Frames of one request come in order, and its last one is
 //! `done` or `error`. `cancel` ends a request at its provider, whatever the key
 //! says about clients that hang up; a connection that breaks is a client that
-//! hung up. A client that reads slowly slows its own requests down; one that
+//! hung up from all its requests. A key that is revoked asks for nothing more,
+//! and its connection is closed. A client that reads slowly slows its own requests down; one that
 //! reads nothing, or says nothing and answers no ping, is let go.
 //!
 //! *What bounds it.* Connections, requests under way on each, the size of a
@@ -17,9 +18,9 @@ mod connection;
 pub mod frame;
 mod request;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use nexus_events::config_event::Key;
+use nexus_events::id::KeyId;
 
 use crate::settings::BODY_BYTES_MAX;
 
@@ -47,8 +48,8 @@ pub const PROTOCOL: &str = "nexus.v1";
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Whose key it came with.
-    pub key: Arc<Key>,
+    /// The key that it came with; what that may do is looked up for each request.
+    pub key: KeyId,
     /// Trace context that it came with.
     pub traceparent: Option<Box<str>>,
 }

@@ -1,5 +1,6 @@
 //! Chat over a WebSocket: the same engine, records, limits and errors as over HTTP.
 
+mod gone;
 mod handshake;
 
 use std::time::Duration;
@@ -28,8 +29,12 @@ struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
     async fn open(hub: &Hub) -> Result<Self> {
+        Self::open_with(hub, hub.admin_key()).await
+    }
+
+    async fn open_with(hub: &Hub, key: &str) -> Result<Self> {
         let mut request = address(hub)?.into_client_request()?;
-        let bearer = format!("Bearer {}", hub.admin_key());
+        let bearer = format!("Bearer {key}");
         request
             .headers_mut()
             .insert("authorization", bearer.parse()?);

@@ -37,7 +37,7 @@ pub async fn get(
     }
     let slot = state.limits.websocket()?;
     let peer = Peer {
-        key: principal.key,
+        key: principal.key.id,
         traceparent: traceparent(&headers),
     };
     let upgrade = upgrade

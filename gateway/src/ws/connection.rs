@@ -7,7 +7,7 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use nexus_events::id::RequestId;
+use nexus_events::{config_event::Key, id::RequestId};
 use parking_lot::Mutex;
 use tokio::{
     sync::mpsc,
@@ -20,7 +20,13 @@ use super::{
     frame::{self, Chat, Incoming, Outgoing},
     request::{Gone, ROUTE, Request},
 };
-use crate::{endpoint::rejected, error::ApiError, exchange::Refused, state::State};
+use crate::{
+    auth::{Access, Permission},
+    endpoint::rejected,
+    error::ApiError,
+    exchange::Refused,
+    state::State,
+};
 
 /// The requests under way, by what the client calls them, each with what cancels it.
 type UnderWay = Arc<Mutex<HashMap<String, CancellationToken>>>;
@@ -29,17 +35,22 @@ type UnderWay = Arc<Mutex<HashMap<String, CancellationToken>>>;
 pub async fn serve(state: State, peer: Peer, socket: WebSocket) {
     let (sink, frames) = socket.split();
     let (out, queue) = mpsc::channel(WAITING_MAX);
+    let gone = CancellationToken::new();
     let connection = Connection {
         state,
         peer,
         out,
         under_way: UnderWay::default(),
         requests: TaskTracker::new(),
+        gone: gone.clone(),
     };
+    // However this ends, nobody waits for the answers any more.
+    let _gone = gone.drop_guard_ref();
     let over = CancellationToken::new();
     let writing = write(sink, queue, over.clone());
     let reading = async {
         connection.read(frames).await;
+        gone.cancel();
         // What is under way keeps its sender, and so the writer, until its last frame.
         over.cancel();
         drop(connection);
@@ -58,6 +69,8 @@ struct Connection {
     out: mpsc::Sender<Utf8Bytes>,
     under_way: UnderWay,
     requests: TaskTracker,
+    /// Cancelled when the client is gone.
+    gone: CancellationToken,
 }
 
 impl Connection {
@@ -139,10 +152,17 @@ impl Connection {
     async fn chat(&self, chat: Chat) -> Result<(), Gone> {
         let request = RequestId::draw(&*self.state.clock);
         let id = chat.id.clone().unwrap_or_else(|| request.to_string());
+        let snapshot = self.state.configuration.current();
+        let key = snapshot.key(self.peer.key).map(|entry| &entry.resource);
+        let Some(key) = key.filter(|key| may_call(key)) else {
+            let error = ApiError::wrong_key();
+            self.send(frame::error(Some(&id), &error, request)).await?;
+            return Err(Gone);
+        };
         let cancel = CancellationToken::new();
         if let Err(error) = self.enter(&id, &cancel) {
             let refused = Refused { error, model: None };
-            let key = self.peer.key.id;
+            let key = self.peer.key;
             rejected::record(&self.state, (request, key), ROUTE, &refused).await;
             let frame = frame::error(Some(&id), &refused.error, request);
             return self.send(frame).await;
@@ -153,18 +173,21 @@ impl Connection {
         };
         let work = Request {
             state: State::clone(&self.state),
+            key: Arc::clone(key),
             peer: self.peer.clone(),
             id,
             number: request,
             out: self.out.clone(),
             cancel,
         };
+        let gone = self.gone.clone();
         let run = async move {
-            let last = work.run(chat).await;
+            // Dropped half-way, the client has hung up, and the exchange goes on as its key says.
+            let last = gone.run_until_cancelled(work.run(chat)).await;
             // Before the last frame: who has that may use the id again.
             drop(under_way);
             // A client that is gone needs no frame; its exchange ends as its key says.
-            if let Ok(last) = last {
+            if let Some(Ok(last)) = last {
                 drop(work.send(last).await);
             }
         };
@@ -200,6 +223,11 @@ impl Connection {
             Ok(Err(_)) | Err(_) => Err(Gone),
         }
     }
+}
+
+/// Whether its role still lets it call models.
+fn may_call(key: &Key) -> bool {
+    Permission::CallModels.of(key.role) != Access::No
 }
 
 /// Takes a request off the list when it ends, however it ends.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use nexus_events::id::RequestId;
+use nexus_events::{config_event::Key, id::RequestId};
 use serde_json::value::RawValue;
 use tokio::{
     sync::mpsc,
@@ -34,6 +34,8 @@ pub(super) struct Gone;
 /// A request under way.
 pub(super) struct Request {
     pub(super) state: State,
+    /// The key as it is now.
+    pub(super) key: Arc<Key>,
     pub(super) peer: Peer,
     /// What the client calls it.
     pub(super) id: String,
@@ -54,7 +56,7 @@ impl Request {
                 at: Instant::now(),
                 time: self.state.clock.now(),
             },
-            key: Arc::clone(&self.peer.key),
+            key: Arc::clone(&self.key),
             route: ROUTE,
             traceparent: self.peer.traceparent.clone(),
             conversation: chat.conversation,
@@ -70,7 +72,7 @@ impl Request {
         let served = match served {
             Ok(served) => served,
             Err(refused) => {
-                let key = self.peer.key.id;
+                let key = self.peer.key;
                 rejected::record(&self.state, (self.number, key), ROUTE, &refused).await;
                 return Ok(self.failed(&refused.error));
             }
