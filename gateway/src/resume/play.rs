@@ -12,7 +12,7 @@ use nexus_events::{
     subject::Stream,
 };
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Wanted, playback::Playback};
@@ -92,14 +92,19 @@ impl Play {
         let of_chunks = batches(chunks).map(|batch| (Stream::Chunks, batch));
         let mut events = std::pin::pin!(stream::select(of_exchanges, of_chunks));
         let mut pace = Pace::new(wanted);
+        let mut late = None;
         // The status line goes out at once, whenever the first chunk comes.
         client.give(Bytes::new()).await;
         loop {
+            // From when the end was seen, whatever else the shard brings meanwhile.
+            let late_at = playback
+                .lacks_chunks()
+                .then(|| *late.get_or_insert_with(|| Instant::now() + LATE_MAX));
             let (stream, batch) = tokio::select! {
                 Some(batch) = events.next() => batch,
                 () = client.hung_up() => return Over::Gone,
                 () = soft_stop.cancelled() => return Over::Last(playback.error(&stopping())),
-                () = sleep(LATE_MAX), if playback.lacks_chunks() => {
+                () = sleep_until(late_at.unwrap_or_else(Instant::now)), if late_at.is_some() => {
                     return Over::Last(playback.error(&incomplete()));
                 }
             };
@@ -157,9 +162,16 @@ async fn take(
     let moved = moved
         .as_ref()
         .and_then(|json| serde_json::from_slice::<&RawValue>(json).ok());
-    let frame = content
-        .or(moved)
-        .and_then(|json| playback.chunk(chunk, json));
+    let Some(json) = content.or(moved) else {
+        return Ok(());
+    };
+    let Ok(frame) = playback.chunk(chunk, json) else {
+        // What came before the gap is the client's.
+        if let Some(frames) = pace.rest() {
+            client.give(frames).await;
+        }
+        return Err(Over::Last(playback.error(&incomplete())));
+    };
     if let Some(frame) = frame
         && let Some(frames) = pace.add(frame, chunk.elapsed_us)
     {

@@ -15,6 +15,10 @@ use crate::{
     stream::sse_encode::{self, DONE},
 };
 
+/// A chunk is missing before the one that came: the log has lost it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gap;
+
 /// How far an answer has been given out.
 #[derive(Debug)]
 pub(super) struct Playback {
@@ -22,7 +26,7 @@ pub(super) struct Playback {
     /// Number of the first chunk that the client does not have.
     next: u32,
     wants_usage: bool,
-    /// Number of chunks that the log has shown.
+    /// Number of chunks that the log has shown, or that the client has already.
     seen: u32,
     end: Option<Terminal>,
     presumed_lost: bool,
@@ -34,17 +38,23 @@ impl Playback {
             request,
             next,
             wants_usage,
-            seen: 0,
+            seen: next,
             end: None,
             presumed_lost: false,
         }
     }
 
     /// The frame of a chunk; `None` when the client has it, or did not ask for such.
-    pub(super) fn chunk(&mut self, chunk: Chunk, json: &RawValue) -> Option<Bytes> {
+    ///
+    /// # Errors
+    /// [`Gap`]: the chunks of one request lie in the log in order, so what is missing now is missing.
+    pub(super) fn chunk(&mut self, chunk: Chunk, json: &RawValue) -> Result<Option<Bytes>, Gap> {
+        if chunk.index > self.seen {
+            return Err(Gap);
+        }
         self.seen = self.seen.max(chunk.index.saturating_add(1));
         if chunk.index < self.next {
-            return None;
+            return Ok(None);
         }
         self.next = chunk.index.saturating_add(1);
         let is_usage_only = || {
@@ -52,11 +62,11 @@ impl Playback {
                 .is_ok_and(|parsed| parsed.is_usage_only())
         };
         if !self.wants_usage && is_usage_only() {
-            return None;
+            return Ok(None);
         }
         let mut frame = BytesMut::new();
         sse_encode::numbered(&mut frame, chunk.index, json.get().as_bytes());
-        Some(frame.freeze())
+        Ok(Some(frame.freeze()))
     }
 
     /// Takes note of an event of the exchange; the first end counts.
@@ -70,7 +80,7 @@ impl Playback {
 
     /// Whether the exchange has ended and chunks of it are missing still.
     pub(super) fn lacks_chunks(&self) -> bool {
-        (self.end.as_ref()).is_some_and(|end| self.seen.max(self.next) < end.chunks)
+        (self.end.as_ref()).is_some_and(|end| self.seen < end.chunks)
     }
 
     /// The last frame, once the client has all that came before it.
@@ -153,7 +163,9 @@ mod tests {
             elapsed_us: 0,
         };
         let frame = playback.chunk(chunk, &to_raw_value(json).unwrap());
-        frame.map(|frame| String::from_utf8(frame.to_vec()).unwrap())
+        frame
+            .unwrap()
+            .map(|frame| String::from_utf8(frame.to_vec()).unwrap())
     }
 
     fn end(chunks: u32, failure: Option<FailureReason>) -> ExchangeEvent {
@@ -199,7 +211,22 @@ mod tests {
         assert!(frame.starts_with("id: 1\ndata: {"), "{frame}");
         assert_eq!(see(&mut without, 1, &word), None, "it came twice");
         assert_eq!(see(&mut without, 2, &usage), None);
-        assert!(see(&mut playback(0, true), 2, &usage).is_some());
+        assert!(see(&mut playback(2, true), 2, &usage).is_some());
+    }
+
+    #[test]
+    fn a_gap_is_passed_over_only_where_the_client_has_what_is_missing() {
+        let json = to_raw_value(&serde_json::json!({})).unwrap();
+        let chunk = |index| Chunk {
+            index,
+            elapsed_us: 0,
+        };
+        let mut whole = playback(0, false);
+        assert!(whole.chunk(chunk(0), &json).unwrap().is_some());
+        assert_eq!(whole.chunk(chunk(2), &json), Err(Gap));
+        let mut rest = playback(2, false);
+        assert!(rest.chunk(chunk(2), &json).unwrap().is_some());
+        assert_eq!(rest.chunk(chunk(4), &json), Err(Gap));
     }
 
     #[test]
