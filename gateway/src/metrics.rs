@@ -2,12 +2,15 @@
 
 pub mod listener;
 mod outbox;
+pub mod token_audit;
 
 use nexus_events::outbox::Outbox;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+
+pub use token_audit::TokenAudits;
 
 /// Upper bounds of the latency buckets, in seconds: from an echo to a long reasoning answer.
 const LATENCY_BUCKETS_SECONDS: &[f64] = &[
@@ -26,6 +29,8 @@ pub struct Metrics {
     pub rejected: IntCounterVec,
     /// Streamed chunks recorded.
     pub chunks: IntCounter,
+    /// What became of the audits of providers' token counts.
+    pub token_audits: TokenAudits,
     /// From the request's arrival to the first byte of the answer.
     pub first_token_seconds: Histogram,
     /// From an attempt's start to its end.
@@ -75,6 +80,7 @@ impl Metrics {
             exchanges: new.counters("nexus_exchanges_total", "Exchanges that ended.", "outcome")?,
             rejected: new.counters("nexus_rejected_total", "Requests refused.", "code")?,
             chunks: new.counter("nexus_chunks_total", "Streamed chunks recorded.")?,
+            token_audits: TokenAudits::new(&registry)?,
             first_token_seconds: new.latency(
                 "nexus_first_token_seconds",
                 "Time to the first byte of the answer.",

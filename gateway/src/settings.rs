@@ -58,6 +58,9 @@ pub struct GatewaySettings {
     /// How long a gateway that is not heard of may take to account for its open requests itself, in seconds; then another one settles them for good
     #[arg(long = "lost-settle-seconds", env = "NEXUS_LOST_SETTLE_SECONDS", default_value = "86400", value_parser = value::seconds)]
     pub lost_settle: Duration,
+    /// Share of the answers whose provider counted their tokens that the hub counts as well, to tell how exact its own counts are, in percent; 0 for none
+    #[arg(long, env = "NEXUS_TOKEN_AUDIT_PERCENT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub token_audit_percent: u8,
     /// First admin key, of 32 characters or more; unset: one is drawn at the first start and printed once
     #[arg(long, env = "NEXUS_ADMIN_KEY", hide_env_values = true)]
     pub admin_key: Option<Secret>,

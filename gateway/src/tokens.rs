@@ -1,4 +1,4 @@
-//! The gateway's own token counts, for answers whose provider gave none.
+//! The gateway's own token counts: for answers whose provider gave none, and to audit the others.
 //!
 //! *What it is.* Texts are cut into tokens with the published vocabularies
 //! ([`vocabulary`]); what a chat format adds to its texts is estimated with
@@ -8,12 +8,13 @@
 //!
 //! *What it promises.* Counting happens on threads of its own, a bounded number
 //! at once; who comes later waits its turn in the order of coming. What waits
-//! is bounded by the bodies of the exchanges ([`BODIES_KIB_MAX`]). No count is
-//! dropped: where there is nothing to count by, four bytes are a token.
+//! is bounded by the bodies of the exchanges ([`BODIES_KIB_MAX`]). No count that
+//! is owed is dropped: where there is nothing to count by, four bytes are a
+//! token. An audit is not owed: it is made when a thread is free, or not at all.
 //!
 //! A vocabulary is loaded when it is first needed: about a tenth of a second
-//! and some 50 MiB each, which a hub whose providers all give their usage never
-//! pays.
+//! and some 50 MiB each, which a hub whose providers all give their usage, and
+//! which audits none of them, never pays.
 //!
 //! [`BODIES_KIB_MAX`]: crate::exchange::count::BODIES_KIB_MAX
 
@@ -54,9 +55,8 @@ impl TokenCounter {
         }
     }
 
+    /// Counts on a thread of its own; whoever calls it has a turn.
     async fn counted(&self, uncounted: Uncounted) -> Counted {
-        // Only a closed semaphore refuses, and nobody closes this one.
-        let _turn = self.turns.acquire().await;
         let uncounted = Arc::new(uncounted);
         let counting = Arc::clone(&uncounted);
         let count = self.tracker.spawn_blocking(move || count(&counting)).await;
@@ -73,7 +73,21 @@ impl TokenCounter {
 
 impl CountTokens for TokenCounter {
     fn count(&self, uncounted: Uncounted) -> BoxFuture<'_, Counted> {
-        self.counted(uncounted).boxed()
+        async {
+            // Only a closed semaphore refuses, and nobody closes this one.
+            let _turn = self.turns.acquire().await;
+            self.counted(uncounted).await
+        }
+        .boxed()
+    }
+
+    fn count_if_idle(&self, uncounted: Uncounted) -> BoxFuture<'_, Option<Counted>> {
+        async {
+            // Refused also while others wait: they are owed their counts.
+            let _turn = self.turns.try_acquire().ok()?;
+            Some(self.counted(uncounted).await)
+        }
+        .boxed()
     }
 }
 

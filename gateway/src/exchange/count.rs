@@ -1,10 +1,15 @@
-//! Token counts for answers whose provider gave none, off the request path.
+//! The hub's own token counts, off the request path.
 //!
-//! A count takes milliseconds, so it happens after the client has its last
+//! *Where the provider gave none.* A count takes milliseconds, so it happens after the client has its last
 //! byte. It is never dropped: the exchange stays open for counting until
 //! `tokens_counted` is written, by this gateway or by whoever takes over its
 //! outbox. What waits keeps the request's body in memory, so the bodies of all
 //! exchanges share one bound, and a request above it is refused.
+//!
+//! *Where it gave some*, a sample is counted all the same, to tell how far the
+//! hub's counts can be trusted. Such an audit is owed to nobody: it is made when
+//! the counter is idle, and else dropped and counted as dropped. Its event says
+//! `audit`, fills nothing in, and belongs to an exchange that is closed already.
 
 use std::{fmt, sync::Arc};
 
@@ -43,10 +48,13 @@ pub struct Counted {
     pub vocabulary: String,
 }
 
-/// Counts tokens; waits its turn when much is to be counted.
+/// Counts tokens.
 pub trait CountTokens: Send + Sync + fmt::Debug {
-    /// The tokens of a request and its answer.
+    /// The tokens of a request and its answer; waits its turn when much is to be counted.
     fn count(&self, uncounted: Uncounted) -> BoxFuture<'_, Counted>;
+
+    /// The same, if it can be done at once; `None` when others are being counted.
+    fn count_if_idle(&self, uncounted: Uncounted) -> BoxFuture<'_, Option<Counted>>;
 }
 
 /// The counter and the bound of what waits for it; a cheap handle.
@@ -54,15 +62,24 @@ pub trait CountTokens: Send + Sync + fmt::Debug {
 pub struct Counting {
     counter: Arc<dyn CountTokens>,
     bodies_kib: Arc<Semaphore>,
+    audit_percent: u8,
 }
 
 impl Counting {
-    /// Counts with that counter.
+    /// Counts with that counter, and audits nothing.
     pub fn new(counter: Arc<dyn CountTokens>) -> Self {
         Self {
             counter,
             bodies_kib: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
+            audit_percent: 0,
         }
+    }
+
+    /// The same, with that share of the exchanges audited, in percent.
+    #[must_use]
+    pub fn auditing(mut self, percent: u8) -> Self {
+        self.audit_percent = percent;
+        self
     }
 
     /// Holds room for a body until the permit is dropped.
@@ -79,6 +96,21 @@ impl Counting {
     pub async fn count(&self, uncounted: Uncounted) -> Counted {
         self.counter.count(uncounted).await
     }
+
+    /// Counts what the provider has counted; `None` when the counter is busy.
+    pub async fn audit(&self, uncounted: Uncounted) -> Option<Counted> {
+        self.counter.count_if_idle(uncounted).await
+    }
+
+    /// Whether an exchange is in the sample that is audited.
+    ///
+    /// The chance lies in its id, whose last 32 bits are random: the same request is in the
+    /// sample of whoever looks, and out of it likewise.
+    pub(super) fn is_in_sample(&self, request: RequestId) -> bool {
+        let [.., a, b, c, d] = request.as_uuid().into_bytes();
+        let drawn = u64::from(u32::from_be_bytes([a, b, c, d])) * 100;
+        (drawn >> 32) < u64::from(self.audit_percent)
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +124,10 @@ mod tests {
         fn count(&self, _: Uncounted) -> BoxFuture<'_, Counted> {
             Box::pin(std::future::pending())
         }
+
+        fn count_if_idle(&self, _: Uncounted) -> BoxFuture<'_, Option<Counted>> {
+            Box::pin(async { None })
+        }
     }
 
     #[test]
@@ -102,5 +138,17 @@ mod tests {
         assert_eq!(counting.admit(0).unwrap_err().status.as_u16(), 503);
         held.pop();
         assert!(counting.admit(largest).is_ok());
+    }
+
+    #[test]
+    fn the_sample_is_of_the_size_that_was_asked_for() {
+        let ids: Vec<_> = (0..20_000)
+            .map(|_| RequestId::draw(&nexus_events::clock::SystemClock))
+            .collect();
+        for (percent, expected) in [(0, 0..=0), (10, 1_600..=2_400), (100, 20_000..=20_000)] {
+            let counting = Counting::new(Arc::new(Nobody)).auditing(percent);
+            let sample = ids.iter().filter(|id| counting.is_in_sample(**id)).count();
+            assert!(expected.contains(&sample), "{sample} for {percent} %");
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! The end of an exchange: the one place that writes a terminal event.
 
+mod tokens;
+
 use std::{any::Any, error::Error, panic::AssertUnwindSafe, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::StatusCode;
 use nexus_events::{
-    envelope::NO_CONTENT,
-    exchange_event::{Terminal, TokensCounted},
+    exchange_event::Terminal,
     message_id::MessageId,
     outbox::OpenCount,
     usage::{TokenUsage, UsageSource},
@@ -18,7 +19,6 @@ use super::{
     answer::{self, AnsweredChoice},
     attempt::Interrupts,
     client::{Client, Reply},
-    count::Uncounted,
     fault::Fault,
     record::{RecordError, millis},
     relay::Ending,
@@ -75,6 +75,7 @@ impl Exchange {
             (Err(error), Ok(_)) => Err(error.into()),
             (_, ended) => ended,
         };
+        let whole = ended.as_ref().ok().and(self.answer.usage());
         // Before the last byte, because the client may go on as soon as it has that.
         self.parts.sessions.answered(&self.facts.thread, &ids).await;
         let leftover = conclude(&self.facts, ended, &mut client).await;
@@ -87,8 +88,9 @@ impl Exchange {
             Some(terminal) => self.end_later(terminal, &choices).await,
             None => count,
         };
-        if let Some(count) = count {
-            self.count(count, choices).await;
+        match count {
+            Some(count) => self.count(count, choices).await,
+            None => self.audit(whole, choices).await,
         }
     }
 
@@ -266,50 +268,6 @@ impl Exchange {
             error = error as &dyn Error,
             "an exchange's last event was not recorded; it is made up for after a restart"
         );
-    }
-
-    async fn count(self, mut count: OpenCount, choices: Vec<AnsweredChoice>) {
-        let uncounted = Uncounted {
-            request: self.facts.request,
-            model: self.recorder.upstream_model().to_owned(),
-            body: self.facts.body.clone(),
-            choices,
-        };
-        let counting = self.parts.counting.clone();
-        let counted = tokio::select! {
-            biased;
-            counted = counting.count(uncounted) => counted,
-            () = self.parts.hard_stop.cancelled() => return,
-        };
-        let (provider, model) = self.recorder.names();
-        let data = TokensCounted {
-            input_tokens: counted.input_tokens,
-            output_tokens: counted.output_tokens,
-            vocabulary: counted.vocabulary,
-            audit: false,
-            conversation: self.facts.conversation,
-            key: self.facts.key.id,
-            provider_name: provider.to_owned(),
-            configured_model: model.to_owned(),
-        };
-        let record = match self.recorder.record(&data, NO_CONTENT) {
-            Ok(record) => record,
-            Err(error) => return self.unrecorded(&error.into()),
-        };
-        let mut pause = UNWRITTEN_PAUSE;
-        while let Err(error) = count.close(&record) {
-            tracing::warn!(
-                request.id = %self.facts.request,
-                error = &error as &dyn Error,
-                "a token count waits for the outbox"
-            );
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.parts.hard_stop.cancelled() => return,
-            }
-            pause = (pause * 2).min(UNWRITTEN_PAUSE_MAX);
-        }
-        drop(self.backlog);
     }
 }
 

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use self::hub::{Hub, Recorded, Step, Upstream, chunk, head, send, stream_head};
 use super::{client::BrokenOff, *};
 
+mod audit;
 mod failures;
 mod hub;
 pub(crate) mod panics;

@@ -60,3 +60,18 @@ async fn who_comes_while_all_turns_are_taken_waits_and_is_counted() {
     assert_eq!(counted.len(), 100);
     assert!(counted.iter().all(|counted| counted.input_tokens == 9));
 }
+
+#[tokio::test]
+async fn an_audit_is_made_when_a_thread_is_free_and_never_waits() {
+    let tokenizer = TokenCounter::with_turns(TaskTracker::new(), 1);
+    let audit = || tokenizer.count_if_idle(uncounted(hello(), &["hello"]));
+    assert_eq!(audit().await.unwrap().input_tokens, 9);
+    let turn = Arc::clone(&tokenizer.turns).acquire_owned().await.unwrap();
+    assert_eq!(audit().await, None);
+    // A turn that others wait for is not free when it is given back.
+    let mut owed = std::pin::pin!(tokenizer.count(uncounted(hello(), &["hello"])));
+    assert!(owed.as_mut().now_or_never().is_none());
+    drop(turn);
+    assert_eq!(audit().await, None);
+    assert_eq!(owed.await.input_tokens, 9);
+}

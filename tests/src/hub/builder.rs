@@ -110,6 +110,8 @@ impl HubBuilder {
             ("NEXUS_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
             ("NEXUS_METRICS_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
             ("NEXUS_ADMIN_KEY".to_owned(), admin_key.clone()),
+            // An audit comes by chance; a test that is about audits asks for all of them.
+            ("NEXUS_TOKEN_AUDIT_PERCENT".to_owned(), "0".to_owned()),
         ];
         // A hub without a nats-server says so itself; that sentence is its own affair.
         if let Ok(nats_server) = settings::nats_server() {

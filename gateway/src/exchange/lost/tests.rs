@@ -225,6 +225,12 @@ fn what_has_its_end_gets_no_second_one() {
         vocabulary: "v".to_owned(),
     };
     let counted = settlement.counted(&counted, "/x", &SystemClock).unwrap();
+    // An audit is no count.
+    let envelope = Envelope::decode(&counted.payload).unwrap();
+    let mut audit: TokensCounted = envelope.data_as().unwrap();
+    audit.audit = true;
+    log.write(&audit, None);
+    assert!(log.settle().unwrap().uncounted.is_some());
     log.ship(&counted);
     assert!(log.settle().unwrap().uncounted.is_none());
 }

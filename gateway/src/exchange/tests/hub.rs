@@ -143,7 +143,7 @@ impl ConversationOwners for Nobody {
 
 /// Counts one token in and one for each choice out.
 #[derive(Debug)]
-struct OneEach;
+pub(super) struct OneEach;
 
 impl CountTokens for OneEach {
     fn count(&self, uncounted: Uncounted) -> BoxFuture<'_, Counted> {
@@ -154,6 +154,10 @@ impl CountTokens for OneEach {
                 vocabulary: format!("for {}", uncounted.model),
             }
         })
+    }
+
+    fn count_if_idle(&self, uncounted: Uncounted) -> BoxFuture<'_, Option<Counted>> {
+        Box::pin(async { Some(self.count(uncounted).await) })
     }
 }
 
@@ -227,6 +231,13 @@ impl Hub {
         let upstream = Upstream::start(&TaskTracker::new(), script).await;
         let hub = Self::new(&[("p", "openai", upstream.url())]);
         (hub, upstream)
+    }
+
+    /// The same hub with another counter, or another sample to audit.
+    pub(super) fn counting(mut self, counting: Counting) -> Self {
+        self.parts.counting = counting;
+        self.engine = Engine::new(self.parts.clone());
+        self
     }
 
     pub(super) async fn chat(&self, body: &str) -> Result<Served, Refused> {

@@ -79,7 +79,8 @@ impl DataPlane {
             first_byte: settings.upstream_first_byte,
             idle: settings.upstream_idle,
         })?;
-        let counting = Counting::new(Arc::new(TokenCounter::new(parts.tracker.clone())));
+        let counting = Counting::new(Arc::new(TokenCounter::new(parts.tracker.clone())))
+            .auditing(settings.token_audit_percent);
         let limits = Limits::new(shared, settings.rate_limit_rps);
         let engine = Engine::new(exchange::Parts {
             transport,

@@ -4,12 +4,12 @@ use nexus_events::{
     audit_event::{RetentionApplied, UnauthenticatedCalls},
     clock::UnixMillis,
     config_event::{Action, Model, OnDisconnect, Provider, Role, Setting},
-    exchange_event::TokensCounted,
     id::{ModelId, ProviderId},
     rollup_event::DayClosed,
     subject::Stream,
 };
 
+use super::counts::exchange;
 use crate::{
     apply::Applied,
     testing::{
@@ -17,81 +17,6 @@ use crate::{
         read_answer, read_request, received, request, request_content, said,
     },
 };
-
-fn exchange(
-    log: &mut MemoryLog,
-    drawn: i64,
-    tokens: Option<(u64, u64)>,
-) -> nexus_events::id::RequestId {
-    let id = request(drawn);
-    let conversation = conversation(drawn);
-    log.exchange_bare(id, drawn, &received(conversation, None, &[]));
-    log.exchange_bare(id, drawn + 100, &completed(conversation, tokens, 1, &[]));
-    id
-}
-
-#[tokio::test]
-async fn counted_tokens_fill_in_once_and_an_audit_never() {
-    let mut log = MemoryLog::new();
-    let id = exchange(&mut log, TODAY, None);
-    let counted = |input, audit| TokensCounted {
-        input_tokens: input,
-        output_tokens: 1,
-        vocabulary: "o200k".into(),
-        audit,
-        conversation: conversation(TODAY),
-        key: key(),
-        provider_name: "openai".into(),
-        configured_model: "gpt".into(),
-    };
-    log.exchange_bare(id, TODAY, &counted(99, true));
-    let mut database = Database::of(&log).await;
-    assert_eq!(
-        database
-            .number("SELECT prompt_tokens FROM usage_totals")
-            .await,
-        0
-    );
-    log.exchange_bare(id, TODAY, &counted(5, false));
-    log.exchange_bare(id, TODAY, &counted(50, false));
-    database.apply_all(&log).await;
-    assert_eq!(
-        database
-            .number("SELECT prompt_tokens FROM usage_totals")
-            .await,
-        5
-    );
-    assert_eq!(
-        database.number("SELECT sum(tokens) FROM chat_stats").await,
-        6
-    );
-    assert_eq!(
-        database.number("SELECT requests FROM usage_totals").await,
-        1
-    );
-}
-
-#[tokio::test]
-async fn only_the_first_terminal_event_counts() {
-    let mut log = MemoryLog::new();
-    let id = exchange(&mut log, TODAY, Some((10, 20)));
-    let mut database = Database::of(&log).await;
-    log.exchange_bare(
-        id,
-        TODAY,
-        &completed(conversation(TODAY), Some((1000, 2000)), 1, &[]),
-    );
-    database.apply_all(&log).await;
-    let request = database.read_model().request(id).await.unwrap().unwrap();
-    assert_eq!(request.tokens_usage.unwrap().total, 30);
-    assert_eq!(request.later_terminals, 1);
-    assert_eq!(
-        database
-            .number("SELECT prompt_tokens FROM usage_totals")
-            .await,
-        10
-    );
-}
 
 #[tokio::test]
 async fn the_latest_carrier_of_a_message_gives_its_row() {
