@@ -41,6 +41,7 @@ mod shared_state;
 mod stage;
 mod streams;
 mod tidy;
+mod tokens;
 mod traffic;
 mod upstream_faults;
 mod web_socket;

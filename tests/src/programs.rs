@@ -31,6 +31,8 @@ pub enum Runtime {
     Python,
     /// Python with `openai` 0.28.
     Python028,
+    /// Python with `tiktoken`, OpenAI's tokenizer.
+    Tiktoken,
     /// Node with the `openai` package.
     Node,
 }
@@ -63,6 +65,7 @@ impl Program {
             Runtime::Python028 => {
                 Command::new(settings::client_environment("openai028/bin/python")?)
             }
+            Runtime::Tiktoken => Command::new(settings::client_environment("tiktoken/bin/python")?),
             Runtime::Node => {
                 let folder = settings::client_environment("node/node_modules/openai")?;
                 let modules = folder.parent().unwrap_or(&folder).to_path_buf();

@@ -10,7 +10,9 @@ use tiktoken_rs::{
 /// Longest text that is cut into tokens at once: 64 KiB.
 ///
 /// The splitting expression looks back and gives up after a million steps, so
-/// a text must stay well below that; each cut costs one token at most.
+/// a text must stay well below that. Where a longer one is cut after a word, as
+/// all but contrived ones can be, it comes to the same tokens as the whole;
+/// elsewhere a cut costs one token at most.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 
 /// The tokens of a family of models.
@@ -66,7 +68,8 @@ impl Vocabulary {
     }
 }
 
-/// A text in pieces of [`PIECE_BYTES_MAX`] at most, cut before a blank where there is one.
+/// A text in pieces of [`PIECE_BYTES_MAX`] at most, cut after a word where there is one, else before
+/// a blank.
 struct Pieces<'a>(&'a str);
 
 impl<'a> Iterator for Pieces<'a> {
@@ -81,15 +84,42 @@ impl<'a> Iterator for Pieces<'a> {
         let cut = if longest == self.0.len() {
             longest
         } else {
-            longest_piece
-                .rfind(char::is_whitespace)
-                .filter(|blank| *blank > 0)
+            after_word(longest_piece)
+                .or_else(|| longest_piece.rfind(char::is_whitespace))
+                .filter(|cut| *cut > 0)
                 .unwrap_or(longest)
         };
         let (piece, rest) = self.0.split_at_checked(cut)?;
         self.0 = rest;
         Some(piece)
     }
+}
+
+/// The last place between a letter and a blank or a full-width mark.
+///
+/// The splitting expressions end a word there, whatever comes before and after: only letters,
+/// combining marks and an apostrophe go on with it, and nothing in them looks back.
+fn after_word(text: &str) -> Option<usize> {
+    let mut next = None;
+    for (at, c) in text.char_indices().rev() {
+        if is_letter(c) && next.is_some() {
+            return next;
+        }
+        next = ends_words(c).then_some(at);
+    }
+    None
+}
+
+/// Letters that nobody doubts: a combining mark is alphabetic, too, and does not end a word.
+const fn is_letter(c: char) -> bool {
+    c.is_ascii_alphabetic() || matches!(c, '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}')
+}
+
+const fn ends_words(c: char) -> bool {
+    matches!(
+        c,
+        ' ' | '\n' | '，' | '。' | '、' | '；' | '：' | '！' | '？'
+    )
 }
 
 #[cfg(test)]
@@ -139,7 +169,7 @@ mod tests {
         let whole = line.repeat(lines);
         assert!(Pieces(&whole).count() > 5);
         let expected = vocabulary.count(line) * u64::try_from(lines).unwrap();
-        assert!(vocabulary.count(&whole).abs_diff(expected) <= 10);
+        assert_eq!(vocabulary.count(&whole), expected);
     }
 
     #[test]
