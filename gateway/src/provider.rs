@@ -20,6 +20,7 @@ pub mod ernie;
 pub mod error;
 pub mod gemini;
 pub mod openai;
+pub mod own_address;
 pub mod translate;
 pub mod transport;
 

@@ -20,6 +20,7 @@ mod kill;
 mod lease;
 mod lifecycle;
 mod limits;
+mod loops;
 mod lost;
 mod malformed;
 mod management;

@@ -22,7 +22,7 @@ use body::{Change, New, check_url};
 
 use super::{
     answer::{self, Deleted},
-    fields::Nullable,
+    fields::{Nullable, wrong},
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
 };
@@ -33,6 +33,7 @@ use crate::{
     },
     error::ApiError,
     middleware::RequestBody,
+    provider::own_address,
     settings::Secret,
     state::{AppState, State},
 };
@@ -106,6 +107,7 @@ pub async fn create(
     body: RequestBody,
 ) -> Result<Response, ApiError> {
     let (new, changed) = New::parse(&body.0)?;
+    leads_elsewhere(&state, &new.server_url).await?;
     let now = state.clock.now();
     let id = ProviderId::draw(&*state.clock);
     let sealed = new.server_key.as_ref().map(|key| seal(&state, id, key));
@@ -151,6 +153,7 @@ pub async fn update(
         let kind = change.kind.as_ref().unwrap_or(&before.kind);
         let url = change.server_url.as_ref().unwrap_or(&before.server_url);
         check_url(kind, url)?;
+        leads_elsewhere(&state, url).await?;
     }
     let sealed = change
         .server_key
@@ -325,6 +328,17 @@ fn name_is_free(snapshot: &Snapshot, provider: &Provider) -> Result<(), CommandE
         }),
         _ => Ok(()),
     }
+}
+
+/// Refuses an address that is the hub's own: a request would be sent round in a circle.
+async fn leads_elsewhere(state: &AppState, server_url: &str) -> Result<(), ApiError> {
+    let url = server_url.trim().parse().ok();
+    let Some(url) = url else { return Ok(()) };
+    if own_address::is_own(state.settings.listen, &url).await {
+        let why = "is the address of the hub itself: it must be the provider's";
+        return Err(wrong("server_url", why));
+    }
+    Ok(())
 }
 
 fn seal(

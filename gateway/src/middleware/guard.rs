@@ -14,7 +14,10 @@ use nexus_events::{
 
 use crate::{
     auth::{Access, Permission, Principal},
+    endpoint::rejected,
     error::ApiError,
+    exchange::Refused,
+    provider::own_address,
     state::State,
 };
 
@@ -32,7 +35,7 @@ pub struct Guard {
 /// Lets a request through when its key has the permission; see [`Guard`].
 ///
 /// # Errors
-/// 401: there is no key, or it is none of ours.
+/// 401: there is no key, or it is none of ours. 508: the hub has sent the request itself.
 pub async fn guard(
     Extract(guard): Extract<Guard>,
     request: Request,
@@ -47,6 +50,11 @@ pub async fn guard(
         path: parts.uri.path().to_owned(),
         request: parts.extensions.get::<RequestId>().copied(),
     };
+    let (headers, snapshot) = (&parts.headers, guard.state.configuration.current());
+    if let Err(error) = own_address::check(headers, snapshot.message_key()) {
+        call.looped(&error).await;
+        return Err(error);
+    }
     let access = guard.permission.of(principal.key.role);
     let response = if access == Access::No {
         call.refused().await;
@@ -83,6 +91,17 @@ impl Call<'_> {
             status: 403,
         })
         .await;
+    }
+
+    /// The request goes to no provider, whatever it asks for.
+    async fn looped(&self, error: &ApiError) {
+        let Some(request) = self.request else { return };
+        let refused = Refused {
+            error: error.clone(),
+            model: None,
+        };
+        let key = self.principal.key.id;
+        rejected::record(self.state, (request, key), &self.path, &refused).await;
     }
 
     async fn management(&self, status: u16) {

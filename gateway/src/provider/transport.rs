@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use nexus_events::exchange_event::FailureReason;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::{HttpRequest, ProviderError, Retry, UpstreamRequest};
+use super::{HttpRequest, ProviderError, Retry, UpstreamRequest, own_address::X_NEXUS_HOP};
 
 /// The body of a whole answer: 31 MiB.
 ///
@@ -61,6 +61,8 @@ pub struct TransportError(#[from] reqwest::Error);
 pub struct Transport {
     client: reqwest::Client,
     settings: TransportSettings,
+    /// Whose calls they are; none in tests of parts.
+    mark: Option<HeaderValue>,
 }
 
 /// A provider's answer, its body still to come.
@@ -116,7 +118,18 @@ impl Transport {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
-        Ok(Self { client, settings })
+        Ok(Self {
+            client,
+            settings,
+            mark: None,
+        })
+    }
+
+    /// The same, with each call marked as this installation's, see [`super::own_address`].
+    #[must_use]
+    pub fn marked(mut self, mark: HeaderValue) -> Self {
+        self.mark = Some(mark);
+        self
     }
 
     /// Sends a request and waits for the head of the answer, whatever its status.
@@ -139,7 +152,10 @@ impl Transport {
         }
     }
 
-    async fn post(&self, request: HttpRequest) -> Result<Upstream, ProviderError> {
+    async fn post(&self, mut request: HttpRequest) -> Result<Upstream, ProviderError> {
+        if let Some(mark) = &self.mark {
+            request.headers.insert(X_NEXUS_HOP, mark.clone());
+        }
         let sent = self
             .client
             .post(request.url)

@@ -17,7 +17,10 @@ use crate::{
     configuration::Configuration,
     exchange::{self, Engine, count::Counting},
     limits::Limits,
-    provider::transport::{Transport, TransportSettings},
+    provider::{
+        own_address,
+        transport::{Transport, TransportSettings},
+    },
     readiness::Part,
     session::{ConversationOwners, RecentEnd, Sessions},
     settings::GatewaySettings,
@@ -78,7 +81,8 @@ impl DataPlane {
             connect: settings.upstream_connect,
             first_byte: settings.upstream_first_byte,
             idle: settings.upstream_idle,
-        })?;
+        })?
+        .marked(own_address::mark(snapshot.message_key()));
         let counting = Counting::new(Arc::new(TokenCounter::new(parts.tracker.clone())))
             .auditing(settings.token_audit_percent);
         let limits = Limits::new(shared, settings.rate_limit_rps);
