@@ -17,10 +17,12 @@ pub mod azure;
 pub mod base_url;
 pub mod echo;
 pub mod ernie;
+pub mod ernie_v1;
 pub mod error;
 pub mod gemini;
 pub mod openai;
 pub mod own_address;
+pub mod token;
 pub mod translate;
 pub mod transport;
 
@@ -83,6 +85,8 @@ pub struct ProviderCall<'a> {
 pub enum UpstreamRequest {
     /// Send this to the provider.
     Http(HttpRequest),
+    /// Send this to the provider, with an access token in its query.
+    WithToken(token::TokenRequest),
     /// Answer from within the process, in the form that a provider would.
     Local(LocalAnswer),
 }
@@ -118,6 +122,7 @@ impl fmt::Debug for UpstreamRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(request) => write!(f, "POST {}", request.url),
+            Self::WithToken(with) => write!(f, "POST {}", with.request.url),
             Self::Local(answer) => answer.fmt(f),
         }
     }
@@ -195,7 +200,15 @@ pub trait Provider: Send + Sync + fmt::Debug {
 }
 
 /// The kinds that an operator may configure.
-pub const KINDS: [&str; 6] = ["openai", "anthropic", "gemini", "azure", "ernie", "echo"];
+pub const KINDS: [&str; 7] = [
+    "openai",
+    "anthropic",
+    "gemini",
+    "azure",
+    "ernie",
+    "ernie_v1",
+    "echo",
+];
 
 /// Where the providers of a kind are that has one address for everybody.
 pub fn default_url(kind: &str) -> Option<&'static str> {
@@ -203,6 +216,7 @@ pub fn default_url(kind: &str) -> Option<&'static str> {
         "anthropic" => Some("https://api.anthropic.com"),
         "gemini" => Some("https://generativelanguage.googleapis.com"),
         "ernie" => Some("https://qianfan.baidubce.com/v2"),
+        "ernie_v1" => Some("https://aip.baidubce.com"),
         // It has none at all.
         "echo" => Some(""),
         _ => None,
@@ -217,6 +231,7 @@ pub fn adapter(kind: &str) -> Option<&'static dyn Provider> {
         "gemini" => Some(&gemini::Gemini),
         "azure" => Some(&azure::Azure),
         "ernie" => Some(&ernie::Ernie),
+        "ernie_v1" => Some(&ernie_v1::ErnieV1),
         "echo" => Some(&echo::Echo),
         #[cfg(test)]
         "panics" => Some(&crate::exchange::tests::panics::Panics),

@@ -66,6 +66,8 @@ struct Plan {
     queue: VecDeque<Script>,
     by_model: HashMap<String, Script>,
     standing: Option<Chooser>,
+    /// What answers other routes, by path.
+    routes: HashMap<String, Chooser>,
 }
 
 type Chooser = Arc<dyn Fn(&Request) -> Script + Send + Sync>;
@@ -146,6 +148,16 @@ impl Upstream {
     /// The test chooses a script by looking at the request.
     pub fn choose(&self, chooser: impl Fn(&Request) -> Script + Send + Sync + 'static) {
         self.shared.plan.lock().standing = Some(Arc::new(chooser));
+    }
+
+    /// The test chooses a script for each request to another route than that of chats.
+    pub fn route(&self, path: &str, chooser: impl Fn(&Request) -> Script + Send + Sync + 'static) {
+        let chooser: Chooser = Arc::new(chooser);
+        self.shared
+            .plan
+            .lock()
+            .routes
+            .insert(path.to_owned(), chooser);
     }
 
     /// What happened so far with each `POST …/chat/completions`, in the order of arrival.
@@ -243,6 +255,12 @@ impl Shared {
         let standing = plan.standing.clone();
         drop(plan);
         standing.map_or_else(Script::answer, |choose| choose(request))
+    }
+
+    /// The script of another route, if the test has set one.
+    fn routed(&self, path: &str, request: &Request) -> Option<Script> {
+        let chooser = self.plan.lock().routes.get(path).cloned();
+        chooser.map(|choose| choose(request))
     }
 
     /// Opens the record of an exchange and returns its place.

@@ -18,7 +18,7 @@ use nexus_events::{
 };
 use serde::Serialize;
 
-use body::{Change, New, check_url};
+use body::{Change, New, check_key, check_url};
 
 use super::{
     answer::{self, Deleted},
@@ -149,12 +149,7 @@ pub async fn update(
     let found = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("provider"))?;
     let before = &found.resource.resource;
     let id = before.id;
-    if change.server_url.is_some() || change.kind.is_some() {
-        let kind = change.kind.as_ref().unwrap_or(&before.kind);
-        let url = change.server_url.as_ref().unwrap_or(&before.server_url);
-        check_url(kind, url)?;
-        leads_elsewhere(&state, url).await?;
-    }
+    check_change(&state, &change, &found.resource).await?;
     let sealed = change
         .server_key
         .clone()
@@ -328,6 +323,30 @@ fn name_is_free(snapshot: &Snapshot, provider: &Provider) -> Result<(), CommandE
         }),
         _ => Ok(()),
     }
+}
+
+/// What kind, address and key together come to, after a change of one of them.
+async fn check_change(
+    state: &AppState,
+    change: &Change,
+    record: &ProviderRecord,
+) -> Result<(), ApiError> {
+    let before = &record.resource;
+    let kind = change.kind.as_ref().unwrap_or(&before.kind);
+    if change.server_url.is_some() || change.kind.is_some() {
+        let url = change.server_url.as_ref().unwrap_or(&before.server_url);
+        check_url(kind, url)?;
+        leads_elsewhere(state, url).await?;
+    }
+    if change.server_key != Nullable::Absent || change.kind.is_some() {
+        let key = match &change.server_key {
+            Nullable::Absent => record.server_key.as_ref(),
+            Nullable::Null => None,
+            Nullable::Value(key) => Some(key),
+        };
+        check_key(kind, key)?;
+    }
+    Ok(())
 }
 
 /// Refuses an address that is the hub's own: a request would be sent round in a circle.

@@ -11,12 +11,15 @@ use nexus_events::{
 use crate::{
     configuration::Candidate,
     error::ApiError,
-    provider::{ProviderError, Retry},
+    provider::{ProviderError, Retry, ernie_v1},
     settings::Secret,
 };
 
 /// What a client would have got that hung up: 499, as proxies log it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// Half of a key that is taken out of messages by itself: 8 characters or more.
+const HALF_CHARS_MIN: usize = 8;
 
 /// The end of an exchange that failed.
 #[derive(Clone, Debug)]
@@ -55,10 +58,22 @@ impl Fault {
     }
 
     /// The same without the provider's key, should the provider have quoted it.
-    pub(super) fn without_key(mut self, candidate: Option<&Candidate>) -> Self {
+    pub(super) fn without_key(self, candidate: Option<&Candidate>) -> Self {
         let key = candidate.and_then(|candidate| candidate.provider.server_key.as_ref());
-        if let Some(key) = key.map(Secret::expose).filter(|key| !key.is_empty()) {
-            self.error.message = self.error.message.replace(key, "[key]");
+        match key.map(Secret::expose).filter(|key| !key.is_empty()) {
+            Some(key) => self.without(key),
+            None => self,
+        }
+    }
+
+    fn without(mut self, key: &str) -> Self {
+        // The halves of a pair are secrets as well; what is so short is none, and a word perhaps.
+        let halves = ernie_v1::key_pair(key).map_or(["", ""], |(one, other)| [one, other]);
+        let halves = halves
+            .into_iter()
+            .filter(|half| half.len() >= HALF_CHARS_MIN);
+        for secret in std::iter::once(key).chain(halves) {
+            self.error.message = self.error.message.replace(secret, "[key]");
         }
         self
     }
@@ -173,6 +188,23 @@ mod tests {
         let fault = Fault::from(answered(401));
         assert_eq!(fault.error.status, StatusCode::BAD_GATEWAY);
         assert!(!fault.error.message.contains("sk-1"));
+    }
+
+    #[test]
+    fn both_halves_of_a_pair_of_keys_are_taken_out() {
+        for (key, told, left) in [
+            ("sk-1", "sk-1 is no key", "[key] is no key"),
+            (
+                "first-key:other-key",
+                "other-key, first-key",
+                "[key], [key]",
+            ),
+            ("a:b", "a big a:b", "a big [key]"),
+        ] {
+            let mut fault = Fault::from(answered(400));
+            fault.error.message = told.to_owned();
+            assert_eq!(fault.without(key).error.message, left);
+        }
     }
 
     #[test]

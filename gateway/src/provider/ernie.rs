@@ -1,9 +1,9 @@
 //! Baidu's ERNIE (文心一言) on Qianfan: OpenAI's protocol with errors of its own.
 //!
 //! Read from `https://cloud.baidu.com/doc/qianfan-api` on 2026-11-28: version 2
-//! of the API, with a bearer key. Of version 1, with its access token that is
-//! drawn from two keys and expires, this adapter knows the errors only: drawing
-//! tokens takes a clock and a network, which adapters do not have.
+//! of the API, with a bearer key. Version 1, with its access token that is
+//! drawn from two keys and expires, is [`super::ernie_v1`]; the errors are the
+//! same.
 //!
 //! Some errors come with a status of 200, in one of three forms:
 //! `{"error": {"code", "message", "type"}}`, the same without `error` around it,
@@ -65,7 +65,7 @@ impl Provider for Ernie {
 }
 
 /// The error that a body is, in one of the forms without `error` around it.
-fn object(body: &[u8]) -> Option<ErrorObject> {
+pub(super) fn object(body: &[u8]) -> Option<ErrorObject> {
     #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(borrow, default, alias = "error_code")]
@@ -91,7 +91,7 @@ fn object(body: &[u8]) -> Option<ErrorObject> {
 }
 
 /// An error that came with a status of 200, with the status that it should have had.
-fn reported(object: ErrorObject) -> ProviderError {
+pub(super) fn reported(object: ErrorObject) -> ProviderError {
     let code = object.code.as_deref().unwrap_or_default();
     let status = match code {
         // The key: unknown, expired, without permission.

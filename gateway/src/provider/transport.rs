@@ -6,6 +6,8 @@
 //! from the environment. Each wait has its own bound: for the connection, for
 //! the first byte, between two reads.
 
+mod with_token;
+
 use std::{error::Error, pin::Pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +15,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use nexus_events::exchange_event::FailureReason;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::{HttpRequest, ProviderError, Retry, UpstreamRequest, own_address::X_NEXUS_HOP};
+use super::{
+    HttpRequest, ProviderError, Retry, UpstreamRequest, own_address::X_NEXUS_HOP, token::Tokens,
+};
 
 /// The body of a whole answer: 31 MiB.
 ///
@@ -63,6 +67,8 @@ pub struct Transport {
     settings: TransportSettings,
     /// Whose calls they are; none in tests of parts.
     mark: Option<HeaderValue>,
+    /// Access tokens that were drawn.
+    tokens: Tokens,
 }
 
 /// A provider's answer, its body still to come.
@@ -91,6 +97,8 @@ pub struct UpstreamBody {
     idle: Duration,
     /// One timer for the whole body: moving it is cheaper than setting one for each read.
     timer: Pin<Box<Sleep>>,
+    /// What was read already to see how the answer begins.
+    begun: Option<Bytes>,
 }
 
 enum Source {
@@ -122,6 +130,7 @@ impl Transport {
             client,
             settings,
             mark: None,
+            tokens: Tokens::default(),
         })
     }
 
@@ -139,6 +148,7 @@ impl Transport {
     pub async fn send(&self, request: UpstreamRequest) -> Result<Upstream, ProviderError> {
         match request {
             UpstreamRequest::Http(request) => self.post(request).await,
+            UpstreamRequest::WithToken(with) => Box::pin(self.post_with_token(with)).await,
             UpstreamRequest::Local(answer) => {
                 let mut headers = HeaderMap::with_capacity(1);
                 let content_type = HeaderValue::from_static(answer.content_type);
@@ -178,6 +188,7 @@ impl Transport {
             source,
             idle: self.settings.idle,
             timer: Box::pin(sleep(self.settings.idle)),
+            begun: None,
         }
     }
 }
@@ -191,6 +202,9 @@ impl UpstreamBody {
     /// # Cancel safety
     /// No bytes are lost when it is dropped half-way.
     pub async fn read(&mut self) -> Result<Option<Bytes>, ProviderError> {
+        if let Some(begun) = self.begun.take().filter(|begun| !begun.is_empty()) {
+            return Ok(Some(begun));
+        }
         let idle = self.idle;
         match &mut self.source {
             Source::Local(pieces) => {

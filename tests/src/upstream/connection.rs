@@ -46,7 +46,9 @@ fn is_chat(request: &Request) -> bool {
 
 async fn answer_other(stream: &mut TcpStream, shared: &Shared, request: Request) -> End {
     let path = request.path.split('?').next().unwrap_or_default();
-    let script = if request.method == "GET" && path.ends_with("/models") {
+    let script = if let Some(script) = shared.routed(path, &request) {
+        script
+    } else if request.method == "GET" && path.ends_with("/models") {
         Script::json(200, &content::models())
     } else {
         let message = format!("no route {} {}", request.method, request.path);

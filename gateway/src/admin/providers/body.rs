@@ -3,7 +3,7 @@
 use crate::{
     admin::fields::{Fields, Nullable, wrong},
     error::ApiError,
-    provider::{KINDS, default_url},
+    provider::{KINDS, default_url, ernie_v1},
     settings::Secret,
 };
 
@@ -29,6 +29,7 @@ impl New {
         let server_url = fields.required("server_url", server_url)?;
         check_url(&kind, &server_url)?;
         let server_key = change.server_key.value();
+        check_key(&kind, server_key.as_ref())?;
         changed.extend(server_key.as_ref().map(|_| "server_key"));
         let rate_limit = change.rate_limit.value();
         changed.extend(rate_limit.map(|_| "rate_limit"));
@@ -110,6 +111,15 @@ pub(super) fn check_url(kind: &str, text: &str) -> Result<(), ApiError> {
     }
 }
 
+/// A key of the form that the kind wants, where it wants one.
+pub(super) fn check_key(kind: &str, key: Option<&Secret>) -> Result<(), ApiError> {
+    let is_pair = |key: &Secret| ernie_v1::key_pair(key.expose()).is_some();
+    if kind == "ernie_v1" && !key.is_some_and(is_pair) {
+        return Err(wrong("server_key", "must be API_KEY:SECRET_KEY"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
@@ -131,6 +141,11 @@ mod tests {
             (r#"{"name":"a","server_url":"/v1"}"#, "server_url"),
             (r#"{"name":"a","server_url":"http://u:p@x"}"#, "server_url"),
             (r#"{"name":"a","server_url":7}"#, "server_url"),
+            (r#"{"name":"a","kind":"ernie_v1"}"#, "server_key"),
+            (
+                r#"{"name":"a","kind":"ernie_v1","server_key":"one"}"#,
+                "server_key",
+            ),
             (
                 r#"{"name":"a","server_url":"http://x","kind":"grpc"}"#,
                 "kind",
@@ -157,7 +172,7 @@ mod tests {
     #[test]
     fn a_kind_with_one_address_for_everybody_needs_none() {
         for kind in KINDS {
-            let body = format!(r#"{{"name":"a","kind":"{kind}"}}"#);
+            let body = format!(r#"{{"name":"a","kind":"{kind}","server_key":"a:b"}}"#);
             let url = New::parse(body.as_bytes()).map(|(new, _)| new.server_url);
             assert_eq!(url.ok().as_deref(), default_url(kind), "{kind}");
         }

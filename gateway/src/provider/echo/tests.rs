@@ -23,7 +23,7 @@ fn answer(body: &str) -> LocalAnswer {
     });
     match request.unwrap() {
         UpstreamRequest::Local(answer) => answer,
-        UpstreamRequest::Http(_) => panic!("echo needs no network"),
+        UpstreamRequest::Http(_) | UpstreamRequest::WithToken(_) => panic!("echo needs no network"),
     }
 }
 

@@ -50,17 +50,25 @@ pub(in crate::provider) fn encode(
     body: &Bytes,
     target: Target<'_>,
 ) -> Result<HttpRequest, ProviderError> {
-    let encoded = adapter(kind).unwrap().encode(ProviderCall {
+    match encode_with(kind, body, target)? {
+        UpstreamRequest::Http(request) => Ok(request),
+        UpstreamRequest::WithToken(with) => Ok(with.request),
+        UpstreamRequest::Local(_) => panic!("no HTTP request"),
+    }
+}
+
+pub(in crate::provider) fn encode_with(
+    kind: &str,
+    body: &Bytes,
+    target: Target<'_>,
+) -> Result<UpstreamRequest, ProviderError> {
+    adapter(kind).unwrap().encode(ProviderCall {
         id: ID.parse().unwrap(),
         time: UnixMillis::from_millis(SECOND * 1000),
         request: &ChatRequest::parse(body).unwrap(),
         body,
         target,
-    })?;
-    match encoded {
-        UpstreamRequest::Http(request) => Ok(request),
-        UpstreamRequest::Local(_) => panic!("no HTTP request"),
-    }
+    })
 }
 
 /// The body for the provider for a request of these members, beside the message.
@@ -180,7 +188,12 @@ impl Goldens {
     pub(in crate::provider) fn requests(&self) {
         for (case, body) in self.files(".request.json") {
             let body = Bytes::from(body);
-            let sent = encode(&self.kind(), &body, target("http://provider.test")).unwrap();
+            // Two halves, where a kind wants them.
+            let target = Target {
+                server_key: Some("api:secret"),
+                ..target("http://provider.test")
+            };
+            let sent = encode(&self.kind(), &body, target).unwrap();
             self.compare(&format!("{case}.provider.json"), &sent.body);
         }
     }
