@@ -28,6 +28,9 @@ use crate::protocol::openai::{is_null, request::ChatRequest};
 /// It is the most that every model since Claude 3.5 grants, and thinking has to find room in it.
 const MAX_TOKENS: u64 = 8192;
 
+/// The same for the models before Claude 3.5, which refuse more: 4096.
+const MAX_TOKENS_EARLY: u64 = 4096;
+
 #[derive(Default, Serialize)]
 struct Body<'a> {
     model: &'a str,
@@ -131,7 +134,7 @@ pub(super) fn encode(request: &ChatRequest<'_>, model: &str) -> Result<Bytes, Pr
         max_tokens: draft
             .max_completion_tokens
             .or(draft.max_tokens)
-            .unwrap_or(MAX_TOKENS),
+            .unwrap_or_else(|| max_tokens(model)),
         system: turns.system,
         messages: turns.turns,
         tool_choice,
@@ -215,6 +218,31 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// The bound of an answer for which the client names none, by the provider's name of the model.
+///
+/// Read from Anthropic's overview of its models on 2026-11-28.
+fn max_tokens(model: &str) -> u64 {
+    // Resellers put the vendor's name in front: `anthropic/claude-3-haiku`, `anthropic.claude-v2`.
+    let name = model.find("claude").and_then(|at| model.get(at..));
+    let is_early = name.is_some_and(|name| {
+        [
+            "claude-instant",
+            "claude-2",
+            "claude-v2",
+            "claude-3-haiku",
+            "claude-3-sonnet",
+            "claude-3-opus",
+        ]
+        .iter()
+        .any(|early| name.starts_with(early))
+    });
+    if is_early {
+        MAX_TOKENS_EARLY
+    } else {
+        MAX_TOKENS
+    }
+}
+
 /// OpenAI's scale ends at 2, Anthropic's at 1.
 fn temperature<'a>(name: &str, raw: &'a RawValue) -> Result<&'a RawValue, ProviderError> {
     let expected = "a number from 0 to 1 for the provider of this model";
@@ -244,5 +272,27 @@ fn tool(function: Function<'_>) -> Tool<'_> {
         input_schema: function.parameters.map_or(empty, InputSchema::Given),
         strict: function.strict,
         cache_control: function.cache_control,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_model_is_asked_for_more_than_it_grants() {
+        for (model, expected) in [
+            ("claude-3-haiku-20240307", 4096),
+            ("anthropic/claude-3-opus", 4096),
+            ("anthropic.claude-v2:1", 4096),
+            ("claude-instant-1.2", 4096),
+            ("claude-3-5-haiku-latest", 8192),
+            ("claude-3.5-sonnet", 8192),
+            ("claude-3-7-sonnet", 8192),
+            ("claude-haiku-4-5", 8192),
+            ("my-own", 8192),
+        ] {
+            assert_eq!(max_tokens(model), expected, "{model}");
+        }
     }
 }

@@ -224,3 +224,20 @@ fn an_error_in_disguise_is_an_error() {
     let error = respond(KIND, body).unwrap_err();
     assert_eq!(error.object.unwrap().message, "no");
 }
+
+#[test]
+fn an_instruction_amid_a_conversation_is_refused_by_its_place() {
+    let message = |role: &str| format!(r#"{{"role":"{role}","content":"x"}}"#);
+    let body = |roles: &[&str]| {
+        let messages: Vec<String> = roles.iter().map(|role| message(role)).collect();
+        format!(r#"{{"model":"m","messages":[{}]}}"#, messages.join(","))
+    };
+    for kind in ["anthropic", "gemini"] {
+        let first = body(&["system", "developer", "user"]);
+        assert!(encode_body(kind, &first).is_ok(), "{kind}");
+        for role in ["system", "developer"] {
+            let late = body(&["system", "user", "assistant", role, "user"]);
+            assert_eq!(refused(encode_body(kind, &late)), "messages[3]", "{kind}");
+        }
+    }
+}

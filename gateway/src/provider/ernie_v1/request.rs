@@ -185,10 +185,9 @@ fn turns<'a>(body: &mut Body<'a>, messages: Vec<Message<'a>>) -> Result<(), Prov
     let mut called: HashMap<Cow<'a, str>, Cow<'a, str>> = HashMap::new();
     for (index, message) in messages.into_iter().enumerate() {
         match message {
-            Message::System(parts) if body.messages.is_empty() => {
+            Message::System(parts) => {
                 join(body.system.get_or_insert_default(), &words(&parts)?);
             }
-            Message::System(_) => return Err(late_system(index)),
             Message::User(parts) => body.say("user", words(&parts)?),
             Message::Assistant {
                 content,
@@ -251,11 +250,6 @@ fn one_call(index: usize, calls: Vec<ToolCall<'_>>) -> Result<Option<ToolCall<'_
         return Err(no_counterpart(&format!("messages[{index}].tool_calls[1]")));
     }
     Ok(first)
-}
-
-/// An instruction amid a conversation: the provider has one for the whole of it.
-fn late_system(index: usize) -> ProviderError {
-    no_counterpart(&format!("messages[{index}]"))
 }
 
 /// The text of a message; nothing else can be said.

@@ -69,15 +69,36 @@ pub(in crate::provider) struct ToolResult<'a> {
 
 /// Reads the messages.
 ///
+/// Instructions stand before all else in every protocol but OpenAI's. One that comes later is
+/// refused: moved to the front it would be in force for what was said before it, and given to the
+/// user it would lose its authority. The next provider may take it as it stands.
+///
 /// # Errors
 /// [`ProviderError`]: something in them has no counterpart in any other protocol.
 pub(in crate::provider) fn read<'a>(
     request: &ChatRequest<'a>,
 ) -> Result<Vec<Message<'a>>, ProviderError> {
-    let messages = request.messages.iter().enumerate();
-    messages
-        .map(|(index, raw)| message(&Members::read(format!("messages[{index}]"), raw)?))
-        .collect()
+    let mut messages = Vec::with_capacity(request.messages.len());
+    let mut has_begun = false;
+    for (index, raw) in request.messages.iter().enumerate() {
+        let path = format!("messages[{index}]");
+        let message = message(&Members::read(path.as_str(), raw)?)?;
+        let is_instruction = matches!(message, Message::System(_));
+        if is_instruction && has_begun {
+            return Err(late_instruction(&path));
+        }
+        has_begun |= !is_instruction;
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+fn late_instruction(path: &str) -> ProviderError {
+    let message = format!(
+        "The provider of this model takes system and developer messages before all others only: \
+         `{path}` is one that comes later."
+    );
+    ProviderError::unsupported(path, message)
 }
 
 fn message<'a>(members: &Members<'a>) -> Result<Message<'a>, ProviderError> {

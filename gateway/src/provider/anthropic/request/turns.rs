@@ -17,7 +17,7 @@ use super::super::super::{
 /// A conversation.
 #[derive(Debug, Default)]
 pub(super) struct Turns<'a> {
-    /// Instructions, wherever they stood: most models know them at the beginning only.
+    /// Instructions, which stand before all else.
     pub(super) system: Vec<Block<'a>>,
     pub(super) turns: Vec<Turn<'a>>,
 }

@@ -21,7 +21,7 @@ const SIGNED_BY_ANOTHER: &str = "skip_thought_signature_validator";
 /// A conversation.
 #[derive(Debug, Default)]
 pub(super) struct Contents<'a> {
-    /// Instructions, wherever they stood: Gemini knows them at the beginning only.
+    /// Instructions, which stand before all else.
     pub(super) system: Option<Content<'a>>,
     pub(super) turns: Vec<Content<'a>>,
     /// The functions that were called, by the ids of the calls.
