@@ -1,7 +1,7 @@
 //! Baidu's ERNIE (文心一言) by version 1 of Qianfan's API, with an access token.
 //!
-//! Read from `https://cloud.baidu.com/doc/WENXINWORKSHOP` (chat and access
-//! token) on 2026-11-28. It has a form of its own: an instruction beside the
+//! Baidu describes it in `https://cloud.baidu.com/doc/WENXINWORKSHOP` (chat and
+//! access token). It has a form of its own: an instruction beside the
 //! messages, which alternate; one function call at most in an answer; its text
 //! in `result`; errors with a status of 200; streams that end with `is_end`.
 //!

@@ -220,7 +220,7 @@ impl<'a> Draft<'a> {
 
 /// The bound of an answer for which the client names none, by the provider's name of the model.
 ///
-/// Read from Anthropic's overview of its models on 2026-11-28.
+/// Models before Claude 3.5 write no more than 4096 tokens, and refuse a larger bound.
 fn max_tokens(model: &str) -> u64 {
     // Resellers put the vendor's name in front: `anthropic/claude-3-haiku`, `anthropic.claude-v2`.
     let name = model.find("claude").and_then(|at| model.get(at..));
