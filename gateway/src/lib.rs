@@ -14,6 +14,7 @@ pub mod cli;
 pub mod command;
 pub mod configuration;
 pub mod data_dir;
+pub mod dialect;
 pub mod endpoint;
 pub mod error;
 pub mod exchange;

@@ -32,6 +32,7 @@ use tracing::Instrument;
 
 use crate::{
     auth::unauthenticated,
+    dialect::messages,
     error::{ApiError, INVALID_REQUEST},
     state::State,
 };
@@ -47,6 +48,9 @@ const URI_BYTES_MAX: usize = 8 * 1024;
 
 /// The request's id, on every answer.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The same, where Anthropic's clients look for it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// When a request came; in the extensions of every request, beside its `RequestId`.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +68,7 @@ pub async fn outermost(Extract(state): Extract<State>, request: Request, next: N
     let (body, unread) = Unread::of(body, waits);
     let mut request = Request::from_parts(parts, body);
     let id = RequestId::draw(&*state.clock);
+    let is_anthropic = messages::error::is_spoken_at(request.uri().path());
     let arrival = Arrival {
         at: Instant::now(),
         time: state.clock.now(),
@@ -83,7 +88,7 @@ pub async fn outermost(Extract(state): Extract<State>, request: Request, next: N
             .unwrap_or_else(|_| ApiError::internal("a handler panicked").into_response()),
     };
     let is_error = response.extensions().get::<ApiError>().is_some();
-    span.in_scope(|| finish(&state, id, &mut response));
+    span.in_scope(|| finish(&state, id, is_anthropic, &mut response));
     if is_error {
         unread.discard(response.status()).await;
     }
@@ -181,7 +186,7 @@ fn header_bytes(headers: &HeaderMap) -> usize {
 }
 
 /// Writes an error's body, logs what the operator must know, counts the answer.
-fn finish(state: &State, id: RequestId, response: &mut Response) {
+fn finish(state: &State, id: RequestId, is_anthropic: bool, response: &mut Response) {
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         log(&error);
         if error.status == StatusCode::UNAUTHORIZED
@@ -189,13 +194,20 @@ fn finish(state: &State, id: RequestId, response: &mut Response) {
         {
             unauthenticated::tell(&state.outbox, &state.clock, &state.source(), minute);
         }
-        *response.body_mut() = Body::from(error.body(id));
+        *response.body_mut() = Body::from(if is_anthropic {
+            messages::error::of_answer(&error, id)
+        } else {
+            error.body(id)
+        });
         response.headers_mut().insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/json; charset=utf-8"),
         );
     }
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        if is_anthropic {
+            response.headers_mut().insert(REQUEST_ID, value.clone());
+        }
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     let class = match response.status().as_u16() {

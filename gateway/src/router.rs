@@ -17,7 +17,7 @@ use crate::{
         self, CallModels, ChangeConfiguration, ListModels, ManageKeys, ReadConfiguration,
         ReadContent, ReadStatistics, ReadUsage,
     },
-    endpoint::{chat_completions, resume, ws_chat},
+    endpoint::{chat_completions, completions, messages, responses, resume, ws_chat},
     middleware::{
         guard::{Guard, guard},
         outermost, unknown_path, wrong_method,
@@ -38,6 +38,12 @@ fn table() -> Vec<Route> {
     vec![
         post("/v1/chat/completions", CallModels, chat_completions::post),
         post("/chat/completions", CallModels, chat_completions::post),
+        post("/v1/messages", CallModels, messages::post),
+        post("/messages", CallModels, messages::post),
+        post("/v1/responses", CallModels, responses::post),
+        post("/responses", CallModels, responses::post),
+        post("/v1/completions", CallModels, completions::post),
+        post("/completions", CallModels, completions::post),
         get("/v1/chat/completions/{id}/events", ReadContent, resume::get),
         get("/chat/completions/{id}/events", ReadContent, resume::get),
         get("/ws/chat", CallModels, ws_chat::get),

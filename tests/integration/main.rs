@@ -15,6 +15,7 @@ mod clients;
 mod compose;
 mod configuration;
 mod conversations;
+mod dialects;
 mod ernie_v1;
 mod harness_hub;
 mod kill;

@@ -5,24 +5,23 @@
 //! request goes on with, and comes back with every answer.
 
 use axum::{
-    Extension,
     body::Body,
     extract::State as Extract,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
-use nexus_events::id::{ConversationId, RequestId};
+use nexus_events::id::ConversationId;
 use tokio_util::sync::CancellationToken;
 
-use super::rejected;
+use super::{call::Call, rejected};
 use crate::{
-    auth::Principal,
+    dialect::{Asked, Dialect, Offered, Translated},
     error::ApiError,
     exchange::{Ask, Refused, Reply, Served},
-    middleware::{Arrival, RequestBody},
     state::{AppState, State},
 };
 
@@ -36,31 +35,38 @@ const X_CONVERSATION_ID: HeaderName = HeaderName::from_static("x-conversation-id
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Asks a model.
-pub async fn post(
-    Extract(state): Extract<State>,
-    principal: Principal,
-    (Extension(request), Extension(arrival)): (Extension<RequestId>, Extension<Arrival>),
-    headers: HeaderMap,
-    body: Result<RequestBody, ApiError>,
+pub async fn post(Extract(state): Extract<State>, call: Call) -> Response {
+    serve(&state, call, None).await
+}
+
+/// Asks a model in a dialect; in that of chat completions where there is none.
+pub(super) async fn serve(
+    state: &AppState,
+    call: Call,
+    dialect: Option<&'static dyn Dialect>,
 ) -> Response {
-    let key = principal.key.id;
+    let route = dialect.map_or(ROUTE, |dialect| dialect.route());
+    let (request, key) = (call.request, call.principal.key.id);
     let admitted = state.limits.admit().await;
     let asked = admitted.and_then(|permit| {
-        let ask = ask(&state, principal, (request, arrival), &headers, body)?;
-        Ok((permit, ask))
+        let spoken = dialect.map(|dialect| (dialect, asked_in(&call)));
+        let ask = ask(state, call, dialect)?;
+        Ok((permit, ask, spoken))
     });
     let served = match asked {
-        Ok((permit, ask)) => state.engine.begin(ask).await.map(|served| (permit, served)),
+        Ok((permit, ask, spoken)) => {
+            let served = state.engine.begin(ask).await;
+            served.map(|served| (permit, answer(served, spoken)))
+        }
         Err(error) => Err(Refused { error, model: None }),
     };
     match served {
-        Ok((permit, served)) => {
-            let mut response = answer(served);
+        Ok((permit, mut response)) => {
             permit.write_headers(response.headers_mut());
             response
         }
         Err(refused) => {
-            rejected::record(&state, (request, key), ROUTE, &refused).await;
+            rejected::record(state, (request, key), route, &refused).await;
             refused.error.into_response()
         }
     }
@@ -68,22 +74,31 @@ pub async fn post(
 
 fn ask(
     state: &AppState,
-    principal: Principal,
-    (request, arrival): (RequestId, Arrival),
-    headers: &HeaderMap,
-    body: Result<RequestBody, ApiError>,
+    call: Call,
+    dialect: Option<&'static dyn Dialect>,
 ) -> Result<Ask, ApiError> {
+    let conversation = conversation(&call.headers)?;
+    let snapshot = state.configuration.current();
+    let body = call.body?.0;
+    let body = match dialect {
+        None => body,
+        Some(dialect) => {
+            let offers = |model: &str| Offered::of(&snapshot.candidates(model));
+            let chat = dialect.request(&body, &offers);
+            chat.map_err(|error| ApiError::invalid_request(error.param.as_deref(), error.message))?
+        }
+    };
     Ok(Ask {
-        request,
-        arrival,
-        key: principal.key,
-        route: ROUTE,
-        traceparent: traceparent(headers),
-        conversation: conversation(headers)?,
+        request: call.request,
+        arrival: call.arrival,
+        key: call.principal.key,
+        route: dialect.map_or(ROUTE, |dialect| dialect.route()),
+        traceparent: traceparent(&call.headers),
+        conversation,
         provider: None,
         cancel: CancellationToken::new(),
-        snapshot: state.configuration.current(),
-        body: body?.0,
+        snapshot,
+        body,
     })
 }
 
@@ -111,9 +126,24 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
     is_valid.then(|| text.into())
 }
 
-fn answer(served: Served) -> Response {
+/// A request in a dialect, for the translation of its answer.
+fn asked_in(call: &Call) -> Asked {
+    Asked {
+        id: call.request,
+        time: call.arrival.time,
+        body: call
+            .body
+            .as_ref()
+            .map_or_else(|_| Bytes::new(), |body| body.0.clone()),
+    }
+}
+
+fn answer(served: Served, spoken: Option<(&'static dyn Dialect, Asked)>) -> Response {
     let conversation = HeaderValue::try_from(served.conversation.to_string());
-    let mut response = reply(served.reply);
+    let mut response = match spoken {
+        None => reply(served.reply),
+        Some((dialect, asked)) => translated(served.reply, dialect, asked),
+    };
     // A UUID is a header value.
     if let Ok(conversation) = conversation {
         response
@@ -127,6 +157,23 @@ pub(super) fn reply(reply: Result<Reply, ApiError>) -> Response {
     match reply {
         Ok(Reply::Whole(body)) => json(body.into()),
         Ok(Reply::Stream(body)) => event_stream(Body::new(body)),
+        Err(error) => error.into_response(),
+    }
+}
+
+fn translated(
+    reply: Result<Reply, ApiError>,
+    dialect: &'static dyn Dialect,
+    asked: Asked,
+) -> Response {
+    match reply {
+        Ok(Reply::Whole(chat)) => match dialect.answer(&asked, &chat) {
+            Ok(body) => json(body.into()),
+            Err(error) => ApiError::internal(error).into_response(),
+        },
+        Ok(Reply::Stream(chat)) => {
+            event_stream(Body::new(Translated::new(chat, dialect.events(asked))))
+        }
         Err(error) => error.into_response(),
     }
 }
@@ -190,10 +237,11 @@ mod tests {
     #[test]
     fn a_failed_exchange_still_names_its_conversation() {
         let id: ConversationId = "0199c0de-0000-7000-8000-000000000001".parse().unwrap();
-        let response = answer(Served {
+        let served = Served {
             conversation: id,
             reply: Err(ApiError::internal("x")),
-        });
+        };
+        let response = answer(served, None);
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[X_CONVERSATION_ID], id.to_string());
     }

@@ -30,6 +30,14 @@ pub fn numbered(out: &mut BytesMut, number: u32, data: &[u8]) {
     frame(out, data);
 }
 
+/// The same with the name of the event, which is one line.
+pub fn named(out: &mut BytesMut, name: &str, data: &[u8]) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\n");
+    frame(out, data);
+}
+
 fn line(out: &mut BytesMut, data: &[u8]) {
     out.extend_from_slice(b"data: ");
     out.extend_from_slice(data);

@@ -52,7 +52,8 @@ pub struct BadRequest {
 }
 
 impl BadRequest {
-    fn new(param: &str, message: impl Into<String>) -> Self {
+    /// A member is wrong.
+    pub fn new(param: &str, message: impl Into<String>) -> Self {
         Self {
             param: Some(param.to_owned()),
             message: message.into(),
@@ -67,12 +68,7 @@ impl<'a> ChatRequest<'a> {
     /// [`BadRequest`]: it is no JSON object, names a member twice, lacks what
     /// is required, holds a wrong type or exceeds a bound.
     pub fn parse(body: &'a [u8]) -> Result<Self, BadRequest> {
-        let members = readable::object(body).map_err(|message| BadRequest {
-            param: None,
-            message,
-        })?;
-        refuse_ambiguity(&members)?;
-        refuse_unreadable(&members)?;
+        let members = members(body)?;
         let model = match member::<Text<'_>>(&members, "model", "a string")? {
             Some(Text(model)) if !model.is_empty() => model,
             Some(_) => return Err(BadRequest::new("model", "`model` must not be empty.")),
@@ -141,6 +137,21 @@ impl<'a> ChatRequest<'a> {
         }
         out.extend_from_slice(br#""include_usage":true}"#);
     }
+}
+
+/// The members of a request's body.
+///
+/// # Errors
+/// [`BadRequest`]: it is no JSON object, names a member twice, has too many, or
+/// holds what some reader could not read.
+pub fn members(body: &[u8]) -> Result<RawObject<'_>, BadRequest> {
+    let members = readable::object(body).map_err(|message| BadRequest {
+        param: None,
+        message,
+    })?;
+    refuse_ambiguity(&members)?;
+    refuse_unreadable(&members)?;
+    Ok(members)
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,100 @@
+//! Other ways of asking a model than chat completions: Anthropic's messages, and OpenAI's older
+//! and newer forms.
+//!
+//! *What it is.* A dialect is a pair of translations between its own form and that of chat
+//! completions, in which the engine speaks to every provider. The endpoint translates the request,
+//! hands it to the same engine as any chat request, and translates what comes back. So routing,
+//! limits, recording and the end of an exchange are the same for all of them, and chat itself pays
+//! nothing. What is recorded is the chat request, under the dialect's own path.
+//!
+//! *What it promises.* What the form of chat completions has no counterpart for is refused by its
+//! name, never dropped in silence. A stream ends with its dialect's own end, with an error in the
+//! dialect's words, or is broken off: a client never takes half an answer for a whole one.
+//!
+//! *What it never does.* It does no IO and keeps nothing beside what one stream needs.
+
+mod body;
+mod chat;
+pub mod completions;
+mod fields;
+pub mod messages;
+pub mod responses;
+#[cfg(test)]
+mod testing;
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use nexus_events::{clock::UnixMillis, id::RequestId};
+
+pub(crate) use self::body::Translated;
+use self::chat::Chunk;
+use crate::{
+    configuration::Candidate,
+    protocol::openai::{request::BadRequest, response::ErrorObject},
+};
+
+/// What the translation of an answer needs of its request.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The hub's id of the request.
+    pub id: RequestId,
+    /// When it came.
+    pub time: UnixMillis,
+    /// The body, in the dialect.
+    pub body: Bytes,
+}
+
+/// What is known of the providers that offer a model, as far as a translation depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offered {
+    /// One of them speaks Anthropic's protocol: it takes marks for its cache, and signed reasoning.
+    pub anthropic: bool,
+    /// One of them is OpenAI itself, whose newer models refuse `max_tokens`.
+    pub openai: bool,
+}
+
+impl Offered {
+    /// By whom a model is offered.
+    pub fn of(candidates: &[Candidate]) -> Self {
+        let mut providers = candidates.iter().map(|one| &one.provider.resource);
+        let of_openai = |url: &str| url.contains("://api.openai.com");
+        Self {
+            anthropic: providers.clone().any(|one| one.kind == "anthropic"),
+            openai: providers.any(|one| one.kind == "azure" || of_openai(&one.server_url)),
+        }
+    }
+}
+
+/// A way of asking a model: pure functions between its form and that of chat completions.
+pub(crate) trait Dialect: Send + Sync + fmt::Debug {
+    /// The endpoint's path, as events name it.
+    fn route(&self) -> &'static str;
+
+    /// The chat request that says the same.
+    ///
+    /// # Errors
+    /// [`BadRequest`]: a member is wrong, or chat completions have no counterpart for it.
+    fn request(&self, body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest>;
+
+    /// A whole chat answer in the dialect's form.
+    ///
+    /// # Errors
+    /// It is no chat completion.
+    fn answer(&self, asked: &Asked, chat: &[u8]) -> Result<Bytes, serde_json::Error>;
+
+    /// What turns the chunks of one chat stream into the dialect's events.
+    fn events(&self, asked: Asked) -> Box<dyn Events>;
+}
+
+/// Turns the chunks of one chat stream into a dialect's events.
+pub(crate) trait Events: Send {
+    /// Appends what a chunk says.
+    fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut BytesMut);
+
+    /// Appends the end of an answer that came whole.
+    fn done(&mut self, out: &mut BytesMut);
+
+    /// Appends the end of an answer that failed.
+    fn failed(&mut self, error: &ErrorObject, out: &mut BytesMut);
+}

@@ -1,0 +1,123 @@
+//! From a completion request to a chat request.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::super::{
+    Offered,
+    chat::{Content, Message, Request},
+    fields::{Fields, no_counterpart, wrong},
+};
+use crate::protocol::openai::request::BadRequest;
+
+const MEMBERS: &[&str] = &[
+    "model",
+    "prompt",
+    "suffix",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "n",
+    "stream",
+    "stream_options",
+    "logprobs",
+    "echo",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "best_of",
+    "logit_bias",
+    "seed",
+    "user",
+];
+
+/// Members that chat completions have under the same name.
+const SAME: [&str; 5] = [
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+];
+
+/// The chat request that says the same.
+pub(super) fn to_chat(body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest> {
+    let fields = Fields::of_body(body)?;
+    fields.only(MEMBERS)?;
+    let model = fields.required_text("model")?;
+    let offered = offers(&model);
+    for name in ["n", "best_of"] {
+        if fields.count(name)?.is_some_and(|count| count > 1) {
+            return Err(no_counterpart(name));
+        }
+    }
+    if fields.flag("echo")? == Some(true) {
+        return Err(no_counterpart("echo"));
+    }
+    if fields.get("logprobs").is_some() {
+        return Err(no_counterpart("logprobs"));
+    }
+    if fields
+        .text("suffix")?
+        .is_some_and(|suffix| !suffix.is_empty())
+    {
+        return Err(no_counterpart("suffix"));
+    }
+    let mut request = Request {
+        model,
+        messages: vec![Message::new("user", Content::Text(prompt(&fields)?))],
+        stop: stop(&fields)?,
+        user: fields.text("user")?,
+        ..Request::default()
+    };
+    request.bounded(fields.count("max_tokens")?, offered.openai);
+    request.streamed(fields.flag("stream")?.unwrap_or(false));
+    for name in SAME {
+        request.same(name, fields.number(name)?);
+    }
+    if fields.object("logit_bias")?.is_some() {
+        request.same("logit_bias", fields.get("logit_bias"));
+    }
+    if let Some(options) = fields.object("stream_options")? {
+        options.only(&["include_usage"])?;
+        options.flag("include_usage")?;
+    }
+    request.write()
+}
+
+/// Whether a client asked for a chunk with the usage.
+pub(super) fn wants_usage(body: &[u8]) -> bool {
+    let options = Fields::of_body(body).and_then(|fields| fields.object("stream_options"));
+    matches!(options, Ok(Some(options)) if options.flag("include_usage") == Ok(Some(true)))
+}
+
+/// One text: several prompts would be several exchanges, and tokens are of one vocabulary only.
+fn prompt<'a>(fields: &Fields<'a>) -> Result<Cow<'a, str>, BadRequest> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Prompt {
+        One(String),
+        Several([String; 1]),
+    }
+    let expected = "a string or an array of one string";
+    match fields.value("prompt", expected)? {
+        Some(Prompt::One(text) | Prompt::Several([text])) => Ok(text.into()),
+        None => Err(wrong("prompt", expected)),
+    }
+}
+
+fn stop<'a>(fields: &Fields<'a>) -> Result<Option<Vec<Cow<'a, str>>>, BadRequest> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stop {
+        One(String),
+        Several(Vec<String>),
+    }
+    let stop = fields.value("stop", "a string or an array of strings")?;
+    Ok(stop.map(|stop| match stop {
+        Stop::One(stop) => vec![stop.into()],
+        Stop::Several(stops) => stops.into_iter().map(Cow::Owned).collect(),
+    }))
+}

@@ -1,0 +1,51 @@
+//! Anthropic's Messages API, so that Anthropic's clients reach every provider.
+//!
+//! Read from `https://platform.claude.com/docs/en/api/messages` on 2026-11-28.
+//!
+//! What stands for what, where it is not plain:
+//! - `top_k`, and `thinking` that is not disabled, go on as they came: a provider that knows them
+//!   takes them, another one refuses them.
+//! - Marks for the cache, and reasoning with a signature of Anthropic's, go on where Anthropic
+//!   offers the model. Elsewhere they say nothing and are left out.
+//! - Reasoning of other providers becomes a block of thinking whose signature names the member
+//!   that it came in. A client that sends it back, as the API asks it to, returns it to that member.
+//! - The result of a tool that failed begins with the line `Error:`.
+//! - A stream begins before anybody has counted its prompt: `message_start` says 0 tokens, and
+//!   `message_delta` says how many there were. Where the provider does not count, that is 0 as
+//!   well, and the hub's own count is in the statistics.
+
+mod answer;
+mod blocks;
+pub(crate) mod error;
+mod request;
+mod stream;
+
+use bytes::Bytes;
+
+use super::{Asked, Dialect, Events, Offered};
+use crate::protocol::openai::request::BadRequest;
+
+/// The dialect; it keeps no state.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages;
+
+impl Dialect for Messages {
+    fn route(&self) -> &'static str {
+        "/v1/messages"
+    }
+
+    fn request(&self, body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest> {
+        request::to_chat(body, offers)
+    }
+
+    fn answer(&self, asked: &Asked, chat: &[u8]) -> Result<Bytes, serde_json::Error> {
+        answer::of_chat(asked, chat)
+    }
+
+    fn events(&self, asked: Asked) -> Box<dyn Events> {
+        Box::new(stream::MessageEvents::new(asked))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! Instructions and turns of content blocks, as chat messages.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::{
+    super::{
+        Offered,
+        chat::{Content, File, Message, Part, PartKind, ToolCall},
+        fields::{Fields, no_counterpart, wrong},
+    },
+    answer::OURS,
+};
+use crate::protocol::openai::request::BadRequest;
+
+/// The chat messages of a request: its instructions, and its turns.
+pub(super) fn messages<'a>(
+    request: &Fields<'a>,
+    offered: Offered,
+) -> Result<Vec<Message<'a>>, BadRequest> {
+    let mut messages = Vec::new();
+    let system: Vec<Part<'a>> = blocks(request, "system")?
+        .into_iter()
+        .map(|block| match block {
+            Block::Text(text) => Ok(Part::text(text)),
+            Block::Object(block) if block.required_text("type")? == "text" => part(&block, offered),
+            Block::Object(block) => Err(no_counterpart(&block.at("type"))),
+        })
+        .collect::<Result<_, _>>()?;
+    if !system.is_empty() {
+        messages.push(Message::new("system", Content::of(system)));
+    }
+    let turns = request.objects("messages")?;
+    if turns.is_empty() {
+        return Err(wrong("messages", "an array of objects that is not empty"));
+    }
+    for turn in &turns {
+        turn.only(&["role", "content"])?;
+        if turn.get("content").is_none() {
+            return Err(wrong(
+                &turn.at("content"),
+                "a string or an array of objects",
+            ));
+        }
+        match turn.required_text("role")?.as_ref() {
+            "user" => user(turn, offered, &mut messages)?,
+            "assistant" => messages.push(assistant(turn, offered)?),
+            "system" => messages.push(Message::new("system", said(turn, offered)?)),
+            _ => return Err(wrong(&turn.at("role"), "`user` or `assistant`")),
+        }
+    }
+    Ok(messages)
+}
+
+/// A block of content; a string is one block of text.
+enum Block<'a> {
+    Text(Cow<'a, str>),
+    Object(Fields<'a>),
+}
+
+fn blocks<'a>(fields: &Fields<'a>, name: &str) -> Result<Vec<Block<'a>>, BadRequest> {
+    match fields.get(name) {
+        None => Ok(Vec::new()),
+        Some(raw) if raw.get().starts_with('[') => {
+            let blocks = fields.objects(name)?;
+            Ok(blocks.into_iter().map(Block::Object).collect())
+        }
+        Some(_) => {
+            let expected = "a string or an array of objects";
+            let text = fields.text(name);
+            let text = text.map_err(|_not_text| wrong(&fields.at(name), expected))?;
+            Ok(text.into_iter().map(Block::Text).collect())
+        }
+    }
+}
+
+fn said<'a>(fields: &Fields<'a>, offered: Offered) -> Result<Content<'a>, BadRequest> {
+    let parts = blocks(fields, "content")?
+        .into_iter()
+        .map(|block| match block {
+            Block::Text(text) => Ok(Part::text(text)),
+            Block::Object(block) => part(&block, offered),
+        });
+    Ok(Content::of(parts.collect::<Result<_, _>>()?))
+}
+
+/// Results of tools are messages of their own in chat; what stands between them is the user's.
+fn user<'a>(
+    turn: &Fields<'a>,
+    offered: Offered,
+    messages: &mut Vec<Message<'a>>,
+) -> Result<(), BadRequest> {
+    let mut parts = Vec::new();
+    let blocks = blocks(turn, "content")?;
+    let is_empty = blocks.is_empty();
+    for block in blocks {
+        match block {
+            Block::Text(text) => parts.push(Part::text(text)),
+            Block::Object(block) if block.required_text("type")? == "tool_result" => {
+                if !parts.is_empty() {
+                    let parts = std::mem::take(&mut parts);
+                    messages.push(Message::new("user", Content::of(parts)));
+                }
+                messages.push(tool_result(&block, offered)?);
+            }
+            Block::Object(block) => parts.push(part(&block, offered)?),
+        }
+    }
+    if !parts.is_empty() || is_empty {
+        messages.push(Message::new("user", Content::of(parts)));
+    }
+    Ok(())
+}
+
+fn tool_result<'a>(result: &Fields<'a>, offered: Offered) -> Result<Message<'a>, BadRequest> {
+    result.only(&[
+        "type",
+        "tool_use_id",
+        "content",
+        "is_error",
+        "cache_control",
+    ])?;
+    let is_error = result.flag("is_error")?.unwrap_or(false);
+    let mut parts = Vec::new();
+    if is_error {
+        parts.push(Part::text("Error:\n"));
+    }
+    for block in blocks(result, "content")? {
+        match block {
+            Block::Text(text) if is_error => {
+                parts = vec![Part::text(format!("Error:\n{text}"))];
+            }
+            Block::Text(text) => parts.push(Part::text(text)),
+            Block::Object(block) => parts.push(part(&block, offered)?),
+        }
+    }
+    if parts.is_empty() {
+        parts.push(Part::text(""));
+    }
+    // The mark holds for all that comes before it, so that of the last part is the same.
+    if let Some(last) = parts.last_mut()
+        && offered.anthropic
+        && let Some(mark) = result.get("cache_control")
+    {
+        last.cache_control = Some(mark);
+    }
+    Ok(Message {
+        tool_call_id: Some(result.required_text("tool_use_id")?),
+        ..Message::new("tool", Content::of(parts))
+    })
+}
+
+fn assistant<'a>(turn: &Fields<'a>, offered: Offered) -> Result<Message<'a>, BadRequest> {
+    let mut message = Message {
+        role: Cow::Borrowed("assistant"),
+        ..Message::default()
+    };
+    let mut parts = Vec::new();
+    for block in blocks(turn, "content")? {
+        let block = match block {
+            Block::Text(text) => {
+                parts.push(Part::text(text));
+                continue;
+            }
+            Block::Object(block) => block,
+        };
+        match block.required_text("type")?.as_ref() {
+            "tool_use" => message.tool_calls.push(tool_use(&block)?),
+            "thinking" => think(&block, offered, &mut message)?,
+            "redacted_thinking" => {
+                block.only(&["type", "data"])?;
+                block.required_text("data")?;
+                let kept = offered.anthropic.then(|| block.raw());
+                message.thinking_blocks.extend(kept);
+            }
+            _ => parts.push(part(&block, offered)?),
+        }
+    }
+    if !parts.is_empty() || message.tool_calls.is_empty() {
+        if parts.is_empty() {
+            parts.push(Part::text(""));
+        }
+        message.content = Some(Content::of(parts));
+    }
+    Ok(message)
+}
+
+/// Reasoning goes back to where it came from; see the module's documentation.
+fn think<'a>(
+    block: &Fields<'a>,
+    offered: Offered,
+    message: &mut Message<'a>,
+) -> Result<(), BadRequest> {
+    block.only(&["type", "thinking", "signature"])?;
+    let thinking = block.required_text("thinking")?;
+    let signature = block.text("signature")?.unwrap_or_default();
+    match signature.strip_prefix(OURS) {
+        Some("reasoning") => message
+            .reasoning
+            .get_or_insert_default()
+            .push_str(&thinking),
+        Some(_) => {
+            let reasoning = message.reasoning_content.get_or_insert_default();
+            reasoning.push_str(&thinking);
+        }
+        None if offered.anthropic => message.thinking_blocks.push(block.raw()),
+        None => {}
+    }
+    Ok(())
+}
+
+fn tool_use<'a>(call: &Fields<'a>) -> Result<ToolCall<'a>, BadRequest> {
+    call.only(&["type", "id", "name", "input", "cache_control", "caller"])?;
+    // Anything but the model itself is code that runs at Anthropic.
+    if let Some(caller) = call.object("caller")?
+        && caller.required_text("type")? != "direct"
+    {
+        return Err(no_counterpart(&caller.at("type")));
+    }
+    call.required_object("input")?;
+    let arguments = call.get("input").map_or("{}", RawValue::get);
+    Ok(ToolCall::new(
+        call.required_text("id")?,
+        call.required_text("name")?,
+        Cow::Borrowed(arguments),
+    ))
+}
+
+/// Text, an image or a document.
+fn part<'a>(block: &Fields<'a>, offered: Offered) -> Result<Part<'a>, BadRequest> {
+    let kind = match block.required_text("type")?.as_ref() {
+        "text" => {
+            // Citations are of what Anthropic itself looked up.
+            block.only(&["type", "text", "cache_control"])?;
+            PartKind::Text {
+                text: block.required_text("text")?,
+            }
+        }
+        "image" => {
+            block.only(&["type", "source", "cache_control"])?;
+            Part::image(source(&block.required_object("source")?)?, None).kind
+        }
+        "document" => {
+            block.only(&["type", "source", "title", "cache_control"])?;
+            PartKind::File {
+                file: File {
+                    filename: block.text("title")?,
+                    file_data: document(&block.required_object("source")?)?,
+                },
+            }
+        }
+        _ => return Err(no_counterpart(&block.at("type"))),
+    };
+    Ok(Part {
+        kind,
+        cache_control: block.get("cache_control").filter(|_| offered.anthropic),
+    })
+}
+
+fn source<'a>(source: &Fields<'a>) -> Result<Cow<'a, str>, BadRequest> {
+    match source.required_text("type")?.as_ref() {
+        "base64" => data_url(source),
+        "url" => {
+            source.only(&["type", "url"])?;
+            source.required_text("url")
+        }
+        _ => Err(no_counterpart(&source.at("type"))),
+    }
+}
+
+fn document<'a>(source: &Fields<'a>) -> Result<Cow<'a, str>, BadRequest> {
+    match source.required_text("type")?.as_ref() {
+        "base64" => data_url(source),
+        _ => Err(no_counterpart(&source.at("type"))),
+    }
+}
+
+fn data_url<'a>(source: &Fields<'a>) -> Result<Cow<'a, str>, BadRequest> {
+    source.only(&["type", "media_type", "data"])?;
+    let media_type = source.required_text("media_type")?;
+    let data = source.required_text("data")?;
+    Ok(format!("data:{media_type};base64,{data}").into())
+}

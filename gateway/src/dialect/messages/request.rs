@@ -1,0 +1,163 @@
+//! From a Messages request to a chat request.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::{
+    super::{
+        Offered,
+        chat::{Function, JsonSchema, Request, ResponseFormat, Tool, ToolChoice},
+        fields::{Fields, no_counterpart, wrong},
+    },
+    blocks,
+};
+use crate::protocol::openai::request::BadRequest;
+
+const MEMBERS: &[&str] = &[
+    "model",
+    "messages",
+    "max_tokens",
+    "system",
+    "metadata",
+    "stop_sequences",
+    "stream",
+    "temperature",
+    "top_k",
+    "top_p",
+    "thinking",
+    "tools",
+    "tool_choice",
+    "output_config",
+    "service_tier",
+];
+
+/// The chat request that says the same.
+pub(super) fn to_chat(body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest> {
+    let fields = Fields::of_body(body)?;
+    fields.only(MEMBERS)?;
+    let model = fields.required_text("model")?;
+    let offered = offers(&model);
+    let tokens_max = fields.count("max_tokens")?;
+    if tokens_max.is_none() {
+        return Err(wrong("max_tokens", "a whole number above zero"));
+    }
+    let mut request = Request {
+        model,
+        messages: blocks::messages(&fields, offered)?,
+        tools: tools(&fields, offered)?,
+        stop: fields.value("stop_sequences", "an array of strings")?,
+        user: user(&fields)?,
+        ..Request::default()
+    };
+    request.bounded(tokens_max, offered.openai);
+    request.streamed(fields.flag("stream")?.unwrap_or(false));
+    for name in ["temperature", "top_p", "top_k"] {
+        request.same(name, fields.number(name)?);
+    }
+    thinking(&fields, &mut request)?;
+    tool_choice(&fields, &mut request)?;
+    output_config(&fields, &mut request)?;
+    match fields.text("service_tier")?.as_deref() {
+        None | Some("auto") => request.write(),
+        Some(_) => Err(no_counterpart("service_tier")),
+    }
+}
+
+fn user<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, BadRequest> {
+    let Some(metadata) = fields.object("metadata")? else {
+        return Ok(None);
+    };
+    metadata.only(&["user_id"])?;
+    metadata.text("user_id")
+}
+
+/// `disabled` is what the API does without the member.
+fn thinking<'a>(fields: &Fields<'a>, request: &mut Request<'a>) -> Result<(), BadRequest> {
+    let Some(thinking) = fields.object("thinking")? else {
+        return Ok(());
+    };
+    if thinking.required_text("type")? != "disabled" {
+        request.same("thinking", fields.get("thinking"));
+    }
+    Ok(())
+}
+
+fn tools<'a>(fields: &Fields<'a>, offered: Offered) -> Result<Vec<Tool<'a>>, BadRequest> {
+    let tools = fields.objects("tools")?;
+    tools.iter().map(|one| tool(one, offered)).collect()
+}
+
+fn tool<'a>(tool: &Fields<'a>, offered: Offered) -> Result<Tool<'a>, BadRequest> {
+    // Tools with a type of their own run at Anthropic.
+    if tool.text("type")?.is_some_and(|kind| kind != "custom") {
+        return Err(no_counterpart(&tool.at("type")));
+    }
+    tool.only(&[
+        "type",
+        "name",
+        "description",
+        "input_schema",
+        "strict",
+        "cache_control",
+    ])?;
+    tool.required_object("input_schema")?;
+    Ok(Tool {
+        r#type: "function",
+        function: Function {
+            name: tool.required_text("name")?,
+            description: tool.text("description")?,
+            parameters: tool.get("input_schema"),
+            strict: tool.flag("strict")?.filter(|strict| *strict),
+        },
+        cache_control: tool.get("cache_control").filter(|_| offered.anthropic),
+    })
+}
+
+fn tool_choice<'a>(fields: &Fields<'a>, request: &mut Request<'a>) -> Result<(), BadRequest> {
+    let Some(choice) = fields.object("tool_choice")? else {
+        return Ok(());
+    };
+    choice.only(&["type", "name", "disable_parallel_tool_use"])?;
+    request.tool_choice = Some(match choice.required_text("type")?.as_ref() {
+        "auto" => ToolChoice::Mode("auto"),
+        "any" => ToolChoice::Mode("required"),
+        "none" => ToolChoice::Mode("none"),
+        "tool" => ToolChoice::function(choice.required_text("name")?),
+        _ => {
+            let expected = "`auto`, `any`, `tool` or `none`";
+            return Err(wrong(&choice.at("type"), expected));
+        }
+    });
+    if choice.flag("disable_parallel_tool_use")? == Some(true) {
+        request.parallel_tool_calls = Some(false);
+    }
+    Ok(())
+}
+
+fn output_config<'a>(fields: &Fields<'a>, request: &mut Request<'a>) -> Result<(), BadRequest> {
+    let Some(config) = fields.object("output_config")? else {
+        return Ok(());
+    };
+    config.only(&["effort", "format"])?;
+    request.reasoning_effort = config.text("effort")?;
+    let Some(format) = config.object("format")? else {
+        return Ok(());
+    };
+    format.only(&["type", "schema"])?;
+    if format.required_text("type")? != "json_schema" {
+        return Err(no_counterpart(&format.at("type")));
+    }
+    format.required_object("schema")?;
+    let schema = format.get("schema");
+    request.response_format = schema.map(|schema| ResponseFormat {
+        r#type: "json_schema",
+        json_schema: Some(JsonSchema {
+            name: Cow::Borrowed("answer"),
+            description: None,
+            schema,
+            strict: Some(true),
+        }),
+    });
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! The chunks of a chat stream as Anthropic's events.
+//!
+//! Blocks come one after the other: whatever says something of another kind closes the block
+//! before. Why the answer ended is held back until the end mark, because the usage that stands
+//! beside it comes last.
+
+use std::borrow::Cow;
+
+use bytes::BytesMut;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        Asked, Events,
+        chat::{Call, Calls, Chunk, Thinking, Usage as ChatUsage},
+    },
+    answer::{Message, OURS, Usage, call_id, stop_reason},
+    error,
+};
+use crate::{protocol::openai::response::ErrorObject, stream::sse_encode};
+
+/// What the open block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Text,
+    /// Reasoning in that member, whose name is its signature.
+    Reasoning(&'static str),
+    /// Anthropic's own, with its number.
+    Thinking(Option<u64>),
+    /// A call with its place.
+    Call(usize),
+}
+
+/// One message in the making.
+pub(super) struct MessageEvents {
+    asked: Asked,
+    began: bool,
+    open: Option<Open>,
+    /// Blocks begun so far.
+    blocks: usize,
+    calls: Calls,
+    /// The block of each call.
+    call_blocks: Vec<usize>,
+    finish_reason: Option<String>,
+    usage: Option<ChatUsage>,
+}
+
+impl MessageEvents {
+    pub(super) const fn new(asked: Asked) -> Self {
+        Self {
+            asked,
+            began: false,
+            open: None,
+            blocks: 0,
+            calls: Calls::NONE,
+            call_blocks: Vec::new(),
+            finish_reason: None,
+            usage: None,
+        }
+    }
+
+    fn begin(&mut self, model: &str, out: &mut BytesMut) {
+        if !self.began {
+            self.began = true;
+            let message = Message::begun(&self.asked, model);
+            event(
+                out,
+                "message_start",
+                &json!({"message": to_value(&message)}),
+            );
+        }
+    }
+
+    /// Opens a block unless it is open.
+    fn open(&mut self, block: Open, start: impl FnOnce() -> Value, out: &mut BytesMut) {
+        if self.open != Some(block) {
+            self.close(out);
+            self.open = Some(block);
+            let started = json!({"index": self.blocks, "content_block": start()});
+            event(out, "content_block_start", &started);
+            self.blocks += 1;
+        }
+    }
+
+    fn close(&mut self, out: &mut BytesMut) {
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        if let Open::Reasoning(member) = open {
+            let signature = format!("{OURS}{member}");
+            let delta = json!({"type": "signature_delta", "signature": signature});
+            self.delta(&delta, out);
+        }
+        let stopped = json!({"index": self.last()});
+        event(out, "content_block_stop", &stopped);
+    }
+
+    /// The block that was begun last.
+    const fn last(&self) -> usize {
+        self.blocks.saturating_sub(1)
+    }
+
+    fn delta(&self, delta: &Value, out: &mut BytesMut) {
+        let delta = json!({"index": self.last(), "delta": delta});
+        event(out, "content_block_delta", &delta);
+    }
+
+    fn text(&mut self, text: &str, out: &mut BytesMut) {
+        if !text.is_empty() {
+            self.open(Open::Text, || json!({"type": "text", "text": ""}), out);
+            self.delta(&json!({"type": "text_delta", "text": text}), out);
+        }
+    }
+
+    fn reasoning(&mut self, member: &'static str, text: &str, out: &mut BytesMut) {
+        self.open(Open::Reasoning(member), || thinking(""), out);
+        self.delta(&json!({"type": "thinking_delta", "thinking": text}), out);
+    }
+
+    fn thinking(&mut self, block: &Thinking<'_>, out: &mut BytesMut) {
+        if !block.data.is_empty() {
+            let start = || json!({"type": "redacted_thinking", "data": block.data});
+            self.open(Open::Thinking(block.index), start, out);
+            return;
+        }
+        self.open(Open::Thinking(block.index), || thinking(""), out);
+        if !block.thinking.is_empty() {
+            let delta = json!({"type": "thinking_delta", "thinking": block.thinking});
+            self.delta(&delta, out);
+        }
+        if !block.signature.is_empty() {
+            let delta = json!({"type": "signature_delta", "signature": block.signature});
+            self.delta(&delta, out);
+        }
+    }
+
+    fn call(&mut self, call: &Call<'_>, out: &mut BytesMut) {
+        let (place, is_new) = self.calls.place(call);
+        if is_new {
+            let id = call_id(&self.asked, place, Cow::Borrowed(&call.id)).into_owned();
+            let start = || json!({"type": "tool_use", "id": id, "name": call.name, "input": {}});
+            self.open(Open::Call(place), start, out);
+            self.call_blocks.push(self.last());
+        }
+        // A piece of an earlier call says by its index which block it adds to.
+        if let Some(block) = self.call_blocks.get(place)
+            && !call.arguments.is_empty()
+        {
+            let delta = json!({"type": "input_json_delta", "partial_json": call.arguments});
+            let delta = json!({"index": block, "delta": delta});
+            event(out, "content_block_delta", &delta);
+        }
+    }
+}
+
+impl Events for MessageEvents {
+    fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut BytesMut) {
+        self.begin(&chunk.model, out);
+        let said = &chunk.said;
+        match &said.reasoning {
+            Some((member, text)) if said.thinking.is_empty() => self.reasoning(member, text, out),
+            _ => {}
+        }
+        for block in &said.thinking {
+            self.thinking(block, out);
+        }
+        self.text(&said.text, out);
+        self.text(&said.refusal, out);
+        for call in &said.calls {
+            self.call(call, out);
+        }
+        if let Some(reason) = &chunk.finish_reason {
+            self.finish_reason = Some(reason.clone().into_owned());
+        }
+        self.usage = chunk.usage.or(self.usage);
+    }
+
+    fn done(&mut self, out: &mut BytesMut) {
+        self.begin("", out);
+        self.close(out);
+        let finish_reason = self.finish_reason.as_deref().unwrap_or_default();
+        let stop_reason = stop_reason(finish_reason, !self.calls.is_empty());
+        let delta = json!({
+            "delta": {"stop_reason": stop_reason, "stop_sequence": null},
+            "usage": to_value(&Usage::of(self.usage)),
+        });
+        event(out, "message_delta", &delta);
+        event(out, "message_stop", &json!({}));
+    }
+
+    fn failed(&mut self, error: &ErrorObject, out: &mut BytesMut) {
+        let body = error::of_object(error, self.asked.id);
+        event(out, "error", &body);
+    }
+}
+
+fn thinking(text: &str) -> Value {
+    json!({"type": "thinking", "thinking": text, "signature": ""})
+}
+
+fn to_value<T: Serialize>(value: &T) -> Value {
+    // Texts and numbers: there is nothing in it that JSON could refuse.
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// Appends an event; its name is its `type` as well.
+fn event(out: &mut BytesMut, name: &'static str, members: &Value) {
+    let mut event = members.clone();
+    if let Value::Object(members) = &mut event {
+        members.insert("type".to_owned(), Value::from(name));
+    }
+    sse_encode::named(out, name, event.to_string().as_bytes());
+}

@@ -1,0 +1,204 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::dialect::testing::{Goldens, refused};
+
+fn goldens() -> Goldens {
+    Goldens::of("messages", &Messages)
+}
+
+#[test]
+fn what_goes_in_and_out_is_as_the_goldens_say() {
+    let goldens = goldens();
+    goldens.requests();
+    goldens.answers();
+    goldens.streams();
+}
+
+/// A body with a member in it.
+fn with(member: &str) -> String {
+    format!(
+        r#"{{"model":"m","max_tokens":9,"messages":[{{"role":"user","content":"hi"}}],{member}}}"#
+    )
+}
+
+fn saying(role: &str, block: &str) -> String {
+    format!(
+        r#"{{"model":"m","max_tokens":9,"messages":[{{"role":"{role}","content":[{block}]}}]}}"#
+    )
+}
+
+#[test]
+fn what_has_no_counterpart_is_refused_by_its_name() {
+    for (member, param) in [
+        (r#""container":"c""#, "container"),
+        (r#""mcp_servers":[{}]"#, "mcp_servers"),
+        (
+            r#""context_management":{"edits":[1]}"#,
+            "context_management",
+        ),
+        (r#""service_tier":"standard_only""#, "service_tier"),
+        (r#""metadata":{"team":"a"}"#, "metadata.team"),
+        (r#""thinking":{"budget_tokens":1}"#, "thinking.type"),
+        (r#""temperature":"hot""#, "temperature"),
+        (r#""stream":1"#, "stream"),
+        (r#""stop_sequences":"a""#, "stop_sequences"),
+        (r#""tool_choice":{"type":"some"}"#, "tool_choice.type"),
+        (r#""tool_choice":{"type":"tool"}"#, "tool_choice.name"),
+        (
+            r#""tools":[{"type":"web_search_20250305","name":"s"}]"#,
+            "tools[0].type",
+        ),
+        (r#""tools":[{"name":"s"}]"#, "tools[0].input_schema"),
+        (
+            r#""tools":[{"name":"s","input_schema":{},"novel":1}]"#,
+            "tools[0].novel",
+        ),
+        (
+            r#""output_config":{"format":{"type":"text"}}"#,
+            "output_config.format.type",
+        ),
+        (r#""system":7"#, "system"),
+        (r#""system":[{"type":"image"}]"#, "system[0].type"),
+        (r#""max_tokens":9"#, "max_tokens"),
+    ] {
+        assert_eq!(refused(&Messages, &with(member)), param, "{member}");
+    }
+    for (body, param) in [
+        (r#"{"messages":[{"role":"user","content":"hi"}]}"#, "model"),
+        (
+            r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#,
+            "max_tokens",
+        ),
+        (
+            r#"{"model":"m","max_tokens":0,"messages":[]}"#,
+            "max_tokens",
+        ),
+        (r#"{"model":"m","max_tokens":9,"messages":[]}"#, "messages"),
+        (
+            r#"{"model":"m","max_tokens":9,"messages":["hi"]}"#,
+            "messages[0]",
+        ),
+        (
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user"}]}"#,
+            "messages[0].content",
+        ),
+        (
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"tool","content":""}]}"#,
+            "messages[0].role",
+        ),
+    ] {
+        assert_eq!(refused(&Messages, body), param, "{body}");
+    }
+}
+
+#[test]
+fn blocks_without_counterpart_are_refused_by_their_place() {
+    for (role, block, param) in [
+        (
+            "user",
+            r#"{"type":"search_result"}"#,
+            "messages[0].content[0].type",
+        ),
+        ("user", r#"{"text":"x"}"#, "messages[0].content[0].type"),
+        (
+            "user",
+            r#"{"type":"text","text":"x","citations":[1]}"#,
+            "messages[0].content[0].citations",
+        ),
+        (
+            "user",
+            r#"{"type":"image","source":{"type":"file","file_id":"f"}}"#,
+            "messages[0].content[0].source.type",
+        ),
+        (
+            "user",
+            r#"{"type":"document","source":{"type":"text","data":"x"}}"#,
+            "messages[0].content[0].source.type",
+        ),
+        (
+            "user",
+            r#"{"type":"tool_result"}"#,
+            "messages[0].content[0].tool_use_id",
+        ),
+        (
+            "user",
+            r#"{"type":"tool_use","id":"a","name":"f","input":{}}"#,
+            "messages[0].content[0].type",
+        ),
+        (
+            "assistant",
+            r#"{"type":"tool_use","id":"a","name":"f"}"#,
+            "messages[0].content[0].input",
+        ),
+        (
+            "assistant",
+            r#"{"type":"server_tool_use","id":"a"}"#,
+            "messages[0].content[0].type",
+        ),
+        (
+            "assistant",
+            r#"{"type":"redacted_thinking"}"#,
+            "messages[0].content[0].data",
+        ),
+    ] {
+        assert_eq!(refused(&Messages, &saying(role, block)), param, "{block}");
+    }
+}
+
+/// The order that Anthropic's clients rely on: one block after the other, each begun and ended.
+fn is_in_order(events: &[Value]) {
+    let (mut open, mut blocks) = (None, 0);
+    for (at, event) in events.iter().enumerate() {
+        let index = event["index"].as_u64();
+        match event["type"].as_str().unwrap() {
+            "message_start" => assert_eq!(at, 0),
+            "content_block_start" => {
+                assert_eq!((open, index), (None, Some(blocks)), "{events:#?}");
+                open = index;
+                blocks += 1;
+            }
+            "content_block_delta" => assert!(index < Some(blocks), "{events:#?}"),
+            "content_block_stop" => assert_eq!(open.take(), index, "{events:#?}"),
+            "message_delta" => assert!(open.is_none() && at + 2 == events.len()),
+            "message_stop" => assert_eq!(at + 1, events.len()),
+            "error" => {}
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn events_are_in_order_whatever_a_provider_says() {
+    goldens().corrupt(is_in_order);
+}
+
+#[test]
+fn errors_are_in_anthropics_words() {
+    use crate::error::ApiError;
+    let id = crate::dialect::testing::asked(b"").id;
+    for (error, kind) in [
+        (ApiError::missing_key(), "authentication_error"),
+        (ApiError::forbidden("no"), "permission_error"),
+        (ApiError::model_not_found("m"), "not_found_error"),
+        (ApiError::too_large(1), "request_too_large"),
+        (
+            ApiError::invalid_request(Some("x"), "no"),
+            "invalid_request_error",
+        ),
+        (
+            ApiError::unavailable("outbox_full", "no"),
+            "overloaded_error",
+        ),
+        (ApiError::internal("x"), "api_error"),
+    ] {
+        let body: Value = serde_json::from_slice(&error::of_answer(&error, id)).unwrap();
+        let expected = json!({
+            "type": "error", "request_id": id,
+            "error": {
+                "type": kind, "message": error.message, "code": error.code, "param": error.param,
+            },
+        });
+        assert_eq!(body, expected);
+    }
+}

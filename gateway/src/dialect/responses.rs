@@ -1,0 +1,47 @@
+//! OpenAI's Responses API.
+//!
+//! Read from `https://platform.openai.com/docs/api-reference/responses` on 2026-11-28.
+//!
+//! What stands for what, where it is not plain:
+//! - The hub keeps no responses to be referred to: `previous_response_id`, `conversation` and
+//!   references to items are refused. `store` and `metadata` are told back and change nothing:
+//!   every exchange is recorded.
+//! - Tools other than functions run at OpenAI and are refused.
+//! - Reasoning that a provider gives in plain text is an item with `reasoning_text`, and goes back
+//!   as it came. There is none that is encrypted: `include` may ask for it in vain.
+
+mod input;
+mod item;
+mod request;
+mod response;
+mod stream;
+
+use bytes::Bytes;
+
+use super::{Asked, Dialect, Events, Offered};
+use crate::protocol::openai::request::BadRequest;
+
+/// The dialect; it keeps no state.
+#[derive(Clone, Copy, Debug)]
+pub struct Responses;
+
+impl Dialect for Responses {
+    fn route(&self) -> &'static str {
+        "/v1/responses"
+    }
+
+    fn request(&self, body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest> {
+        request::to_chat(body, offers)
+    }
+
+    fn answer(&self, asked: &Asked, chat: &[u8]) -> Result<Bytes, serde_json::Error> {
+        response::of_chat(asked, chat)
+    }
+
+    fn events(&self, asked: Asked) -> Box<dyn Events> {
+        Box::new(stream::ResponseEvents::new(&asked))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Ways of asking a model beside chat completions: official clients get what they expect, and
+//! every request is recorded as one of chat is.
+
+mod clients;
+mod recording;
