@@ -30,12 +30,16 @@ pub use terminal::Terminal;
 /// A request was accepted; appended before a provider is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
-    /// What was asked for: `chat`.
+    /// What was asked for: `chat`, `embeddings`.
     #[serde(rename = "gen_ai.operation.name")]
     pub operation: String,
-    /// The conversation that it belongs to.
-    #[serde(rename = "gen_ai.conversation.id")]
-    pub conversation: ConversationId,
+    /// The conversation that it belongs to; embeddings belong to none.
+    #[serde(
+        rename = "gen_ai.conversation.id",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub conversation: Option<ConversationId>,
     /// The model name that the client typed.
     #[serde(rename = "gen_ai.request.model")]
     pub model: String,
@@ -170,9 +174,13 @@ pub struct TokensCounted {
     /// `true`: a check of the provider's count, which stays the truth.
     #[serde(rename = "nexus.tokens.audit", default)]
     pub audit: bool,
-    /// The conversation.
-    #[serde(rename = "gen_ai.conversation.id")]
-    pub conversation: ConversationId,
+    /// The conversation, if it belongs to one.
+    #[serde(
+        rename = "gen_ai.conversation.id",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub conversation: Option<ConversationId>,
     /// The key that asked.
     #[serde(rename = "nexus.key.id")]
     pub key: KeyId,

@@ -3,6 +3,7 @@
 pub mod call;
 pub mod chat_completions;
 pub mod completions;
+pub mod embeddings;
 pub mod messages;
 pub(crate) mod rejected;
 pub mod responses;

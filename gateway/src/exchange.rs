@@ -29,6 +29,7 @@ mod finish;
 pub mod lost;
 mod record;
 mod relay;
+mod request;
 pub mod sweep;
 
 use std::{fmt, sync::Arc};
@@ -37,7 +38,7 @@ use bytes::Bytes;
 use nexus_events::{
     clock::SharedClock,
     config_event::{Key, OnDisconnect},
-    exchange_event::Received,
+    exchange_event::{Received, RequestContent, SystemMessages},
     id::{ConversationId, RequestId},
     message_id::MessageId,
     outbox::Outbox,
@@ -46,14 +47,17 @@ use nexus_events::{
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::client::{Reply, ReplyBody};
 use self::{
     answer::Answer,
-    attempt::encode,
     client::Client,
     count::Counting,
     fault::{Fault, outbox_full},
     record::{RecordError, Recorder},
+    request::Request,
+};
+pub use self::{
+    client::{Reply, ReplyBody},
+    request::Operation,
 };
 use crate::{
     configuration::Snapshot,
@@ -67,9 +71,6 @@ use crate::{
     session::{Asked, Matched, Scope, Sessions, Thread},
     settings::BODY_BYTES_MAX,
 };
-
-/// `gen_ai.operation.name` of a chat completion.
-const CHAT: &str = "chat";
 
 /// What the engine works with.
 #[derive(Clone, Debug)]
@@ -109,6 +110,8 @@ pub struct Ask {
     pub arrival: Arrival,
     /// Whose key it came with.
     pub key: Arc<Key>,
+    /// What is asked for.
+    pub operation: Operation,
     /// The endpoint's path.
     pub route: &'static str,
     /// Trace context that the client sent.
@@ -121,8 +124,10 @@ pub struct Ask {
     pub cancel: CancellationToken,
     /// The configuration in force.
     pub snapshot: Arc<Snapshot>,
-    /// The body.
+    /// The body, as the engine reads it.
     pub body: Bytes,
+    /// Bytes of the body as it came, before it was translated.
+    pub body_bytes: usize,
 }
 
 impl fmt::Debug for Ask {
@@ -137,8 +142,8 @@ impl fmt::Debug for Ask {
 /// What became of a request that was let in.
 #[derive(Debug)]
 pub struct Served {
-    /// Its conversation.
-    pub conversation: ConversationId,
+    /// Its conversation, if it belongs to one.
+    pub conversation: Option<ConversationId>,
     /// The answer, or the error in its place.
     pub reply: Result<Reply, ApiError>,
 }
@@ -157,14 +162,15 @@ struct Facts {
     request: RequestId,
     arrival: Arrival,
     key: Arc<Key>,
-    conversation: ConversationId,
+    operation: Operation,
+    conversation: Option<ConversationId>,
     model: String,
     user: Option<String>,
     stream: bool,
     include_usage: bool,
     /// The last message of the request, which the answer follows.
     last: Option<MessageId>,
-    thread: Thread,
+    thread: Option<Thread>,
     body: Bytes,
     cancel: CancellationToken,
 }
@@ -193,7 +199,7 @@ impl Engine {
         &self.source
     }
 
-    /// Carries out a chat request; returns when the answer begins.
+    /// Carries out a request; returns when the answer begins.
     ///
     /// # Errors
     /// [`Refused`]: the request went to no provider and has no `received` event.
@@ -201,16 +207,16 @@ impl Engine {
     /// # Cancel safety
     /// Dropped, the client has hung up: what was let in goes on as its key says.
     pub async fn begin(&self, ask: Ask) -> Result<Served, Refused> {
-        let request = ChatRequest::parse(&ask.body).map_err(|error| Refused {
+        let request = Request::parse(ask.operation, &ask.body).map_err(|error| Refused {
             error: bad_request(error),
             model: None,
         })?;
         let refused = |error: ApiError| Refused {
             error,
-            model: Some(request.model.clone().into_owned()),
+            model: Some(request.model().to_owned()),
         };
-        let mut route = Route::find(&ask.snapshot, &request.model, ask.provider.as_deref())
-            .ok_or_else(|| refused(ApiError::model_not_found(&request.model)))?;
+        let mut route = Route::find(&ask.snapshot, request.model(), ask.provider.as_deref())
+            .ok_or_else(|| refused(ApiError::model_not_found(request.model())))?;
         let room = self.parts.limits.find_room(&mut route).await;
         room.map_err(&refused)?;
         let backlog = self
@@ -218,16 +224,22 @@ impl Engine {
             .counting
             .admit(ask.body.len())
             .map_err(&refused)?;
-        let matched = self.parts.sessions.match_request(asked(&ask, &request));
-        let matched = matched.await;
-        let conversation = matched.conversation;
+        let matched = match &request {
+            Request::Chat(chat) => {
+                let matched = self.parts.sessions.match_request(asked(&ask, chat));
+                Some(matched.await)
+            }
+            Request::Embeddings(_) => None,
+        };
+        let matched = matched.as_ref();
+        let conversation = matched.map(|matched| matched.conversation);
         let recorder = self
-            .received(&ask, &request, &matched)
+            .received(&ask, &request, matched)
             .map_err(|error| refused(not_recorded(error)))?;
-        let first = encode(&ask, &request, route.current());
+        let first = request.encode((ask.request, ask.arrival, &ask.body), route.current());
         let exchange = Exchange {
             parts: Arc::clone(&self.parts),
-            facts: facts(&ask, &request, &matched),
+            facts: facts(&ask, &request, matched),
             recorder,
             route,
             answer: Answer::default(),
@@ -244,26 +256,34 @@ impl Engine {
     fn received(
         &self,
         ask: &Ask,
-        request: &ChatRequest<'_>,
-        matched: &Matched<'_>,
+        request: &Request<'_>,
+        matched: Option<&Matched<'_>>,
     ) -> Result<Recorder, RecordError> {
-        let mut parameters: RawObject<'_> = request.members.clone();
-        parameters.retain(|name, _| name != "messages");
+        let parameters = request.parameters();
         let received = Received {
-            operation: CHAT.to_owned(),
-            conversation: matched.conversation,
-            model: request.model.clone().into_owned(),
+            operation: ask.operation.name().to_owned(),
+            conversation: matched.map(|matched| matched.conversation),
+            model: request.model().to_owned(),
             key: ask.key.id,
-            user: request.user.clone().map(Into::into),
-            stream: request.stream,
+            user: request.user().cloned().map(Into::into),
+            stream: request.stream(),
             route: ask.route.to_owned(),
-            body_bytes: u64::try_from(ask.body.len()).unwrap_or(u64::MAX),
+            body_bytes: u64::try_from(ask.body_bytes).unwrap_or(u64::MAX),
             config_sequence: ask.snapshot.sequence,
-            parent: matched.parent,
-            messages: matched.message_ids.clone(),
+            parent: matched.and_then(|matched| matched.parent),
+            messages: matched.map_or_else(Vec::new, |matched| matched.message_ids.clone()),
         };
         let parts = (&*self.parts, &self.source);
-        Recorder::begin(parts, ask, &received, &matched.content(parameters))
+        let content = match matched {
+            Some(matched) => matched.content(parameters),
+            None => RequestContent {
+                messages: Vec::new(),
+                system: SystemMessages::Full(Vec::new()),
+                extras: RawObject::default(),
+                parameters,
+            },
+        };
+        Recorder::begin(parts, ask, &received, &content)
     }
 
     /// Starts the exchange's own task and waits for what the client gets.
@@ -299,18 +319,19 @@ fn asked<'m, 'a>(ask: &Ask, request: &'m ChatRequest<'a>) -> Asked<'m, 'a> {
     }
 }
 
-fn facts(ask: &Ask, request: &ChatRequest<'_>, matched: &Matched<'_>) -> Facts {
+fn facts(ask: &Ask, request: &Request<'_>, matched: Option<&Matched<'_>>) -> Facts {
     Facts {
         request: ask.request,
         arrival: ask.arrival,
         key: Arc::clone(&ask.key),
-        conversation: matched.conversation,
-        model: request.model.clone().into_owned(),
-        user: request.user.clone().map(Into::into),
-        stream: request.stream,
-        include_usage: request.include_usage,
-        last: matched.last_id,
-        thread: matched.thread(),
+        operation: ask.operation,
+        conversation: matched.map(|matched| matched.conversation),
+        model: request.model().to_owned(),
+        user: request.user().cloned().map(Into::into),
+        stream: request.stream(),
+        include_usage: request.include_usage(),
+        last: matched.and_then(|matched| matched.last_id),
+        thread: matched.map(Matched::thread),
         body: ask.body.clone(),
         cancel: ask.cancel.clone(),
     }

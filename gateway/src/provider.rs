@@ -16,6 +16,7 @@ pub mod anthropic;
 pub mod azure;
 pub mod base_url;
 pub mod echo;
+pub mod embeddings;
 pub mod ernie;
 pub mod ernie_v1;
 pub mod error;
@@ -35,6 +36,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 pub use self::{
+    embeddings::{Embedded, EmbeddingsCall},
     error::{ProviderError, Retry},
     translate::{Asked, Translate},
 };
@@ -194,6 +196,28 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`ProviderError`]: it is malformed, or the provider reports an error.
     fn decode_chunk<'a>(&self, event: &'a SseEvent) -> Result<Streamed<'a>, ProviderError>;
+
+    /// A request for embeddings as the provider wants it.
+    ///
+    /// # Errors
+    /// [`ProviderError`]: the provider is configured wrongly, or offers no embeddings.
+    fn encode_embeddings(
+        &self,
+        call: EmbeddingsCall<'_>,
+    ) -> Result<UpstreamRequest, ProviderError> {
+        let _ = call;
+        let message = "The provider of this model offers no embeddings.";
+        Err(ProviderError::unsupported("model", message))
+    }
+
+    /// Reads a whole answer to it with a success status.
+    ///
+    /// # Errors
+    /// [`ProviderError`]: it is malformed, or an error in disguise.
+    fn decode_embeddings(&self, asked: Asked<'_>, body: Bytes) -> Result<Embedded, ProviderError> {
+        let _ = asked;
+        embeddings::read(body)
+    }
 
     /// Reads an answer with an error status.
     fn decode_error(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProviderError;

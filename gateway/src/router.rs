@@ -17,7 +17,7 @@ use crate::{
         self, CallModels, ChangeConfiguration, ListModels, ManageKeys, ReadConfiguration,
         ReadContent, ReadStatistics, ReadUsage,
     },
-    endpoint::{chat_completions, completions, messages, responses, resume, ws_chat},
+    endpoint::{chat_completions, completions, embeddings, messages, responses, resume, ws_chat},
     middleware::{
         guard::{Guard, guard},
         outermost, unknown_path, wrong_method,
@@ -38,6 +38,8 @@ fn table() -> Vec<Route> {
     vec![
         post("/v1/chat/completions", CallModels, chat_completions::post),
         post("/chat/completions", CallModels, chat_completions::post),
+        post("/v1/embeddings", CallModels, embeddings::post),
+        post("/embeddings", CallModels, embeddings::post),
         post("/v1/messages", CallModels, messages::post),
         post("/messages", CallModels, messages::post),
         post("/v1/responses", CallModels, responses::post),

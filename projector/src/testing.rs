@@ -246,13 +246,13 @@ pub(crate) fn message_id(number: u8) -> MessageId {
 
 /// A request of a conversation; its messages are given by number.
 pub(crate) fn received(
-    conversation: ConversationId,
+    conversation: impl Into<Option<ConversationId>>,
     parent: Option<u8>,
     messages: &[u8],
 ) -> Received {
     Received {
         operation: "chat".into(),
-        conversation,
+        conversation: conversation.into(),
         model: "gpt".into(),
         key: key(),
         user: None,
@@ -267,14 +267,14 @@ pub(crate) fn received(
 
 /// The end of an exchange with tokens from the provider.
 pub(crate) fn completed(
-    conversation: ConversationId,
+    conversation: impl Into<Option<ConversationId>>,
     tokens: Option<(u64, u64)>,
     parent: u8,
     answer: &[u8],
 ) -> Terminal {
     Terminal {
         operation: "chat".into(),
-        conversation,
+        conversation: conversation.into(),
         model: "gpt".into(),
         key: key(),
         user: None,

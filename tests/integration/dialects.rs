@@ -2,4 +2,5 @@
 //! every request is recorded as one of chat is.
 
 mod clients;
+mod embeddings;
 mod recording;

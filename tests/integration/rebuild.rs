@@ -82,6 +82,11 @@ async fn answer_in_many_ways(client: &Client, upstream: &Upstream) -> Result<()>
         let end = client.chat_stream(&choices).await?.end().await?;
         ensure!(end.ending == Some(Ending::Done), "{end:?}");
     }
+    let embeddings = json!({"model": "echo", "input": ["tell me", "embedded"], "user": "ada"});
+    client
+        .post("/v1/embeddings", &embeddings)
+        .await?
+        .expect(200)?;
     // Content that is too large for a message.
     let large = ask(&[user(&"meander ".repeat(100_000))]);
     client.chat(&large).await?.expect(200)?;

@@ -162,7 +162,7 @@ pub(crate) fn key() -> KeyId {
 fn received(conversation: ConversationId) -> Received {
     Received {
         operation: "chat".to_owned(),
-        conversation,
+        conversation: Some(conversation),
         model: "gpt".to_owned(),
         key: key(),
         user: None,
@@ -178,7 +178,7 @@ fn received(conversation: ConversationId) -> Received {
 fn completed(conversation: ConversationId, received_ms: i64) -> Terminal {
     Terminal {
         operation: "chat".to_owned(),
-        conversation,
+        conversation: Some(conversation),
         model: "gpt".to_owned(),
         key: key(),
         user: None,

@@ -16,12 +16,16 @@ use crate::{
 /// has to look at another event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terminal {
-    /// What was asked for: `chat`.
+    /// What was asked for: `chat`, `embeddings`.
     #[serde(rename = "gen_ai.operation.name")]
     pub operation: String,
-    /// The conversation.
-    #[serde(rename = "gen_ai.conversation.id")]
-    pub conversation: ConversationId,
+    /// The conversation; embeddings belong to none.
+    #[serde(
+        rename = "gen_ai.conversation.id",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub conversation: Option<ConversationId>,
     /// The model name that the client typed.
     #[serde(rename = "gen_ai.request.model")]
     pub model: String,

@@ -48,7 +48,7 @@ fn record(lane: Lane, content: &str) -> Record {
         output_tokens: 2,
         vocabulary: "test".to_owned(),
         audit: false,
-        conversation: ConversationId::draw(&clock),
+        conversation: Some(ConversationId::draw(&clock)),
         key: KeyId::draw(&clock),
         provider_name: "p".to_owned(),
         configured_model: "m".to_owned(),

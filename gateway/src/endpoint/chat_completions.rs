@@ -21,7 +21,7 @@ use super::{call::Call, rejected};
 use crate::{
     dialect::{Asked, Dialect, Offered, Translated},
     error::ApiError,
-    exchange::{Ask, Refused, Reply, Served},
+    exchange::{Ask, Operation, Refused, Reply, Served},
     state::{AppState, State},
 };
 
@@ -36,21 +36,47 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 
 /// Asks a model.
 pub async fn post(Extract(state): Extract<State>, call: Call) -> Response {
-    serve(&state, call, None).await
+    serve(&state, call, Form::Chat).await
 }
 
-/// Asks a model in a dialect; in that of chat completions where there is none.
-pub(super) async fn serve(
-    state: &AppState,
-    call: Call,
-    dialect: Option<&'static dyn Dialect>,
-) -> Response {
-    let route = dialect.map_or(ROUTE, |dialect| dialect.route());
+/// How a request is put.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    Chat,
+    /// Chat in other words.
+    Dialect(&'static dyn Dialect),
+    Embeddings,
+}
+
+impl Form {
+    /// The endpoint's path, as events name it.
+    fn route(self) -> &'static str {
+        match self {
+            Self::Chat => ROUTE,
+            Self::Dialect(dialect) => dialect.route(),
+            Self::Embeddings => "/v1/embeddings",
+        }
+    }
+
+    const fn operation(self) -> Operation {
+        match self {
+            Self::Chat | Self::Dialect(_) => Operation::Chat,
+            Self::Embeddings => Operation::Embeddings,
+        }
+    }
+}
+
+/// Asks a model.
+pub(super) async fn serve(state: &AppState, call: Call, form: Form) -> Response {
+    let route = form.route();
     let (request, key) = (call.request, call.principal.key.id);
     let admitted = state.limits.admit().await;
     let asked = admitted.and_then(|permit| {
-        let spoken = dialect.map(|dialect| (dialect, asked_in(&call)));
-        let ask = ask(state, call, dialect)?;
+        let spoken = match form {
+            Form::Dialect(dialect) => Some((dialect, asked_in(&call))),
+            Form::Chat | Form::Embeddings => None,
+        };
+        let ask = ask(state, call, form)?;
         Ok((permit, ask, spoken))
     });
     let served = match asked {
@@ -72,17 +98,14 @@ pub(super) async fn serve(
     }
 }
 
-fn ask(
-    state: &AppState,
-    call: Call,
-    dialect: Option<&'static dyn Dialect>,
-) -> Result<Ask, ApiError> {
+fn ask(state: &AppState, call: Call, form: Form) -> Result<Ask, ApiError> {
     let conversation = conversation(&call.headers)?;
     let snapshot = state.configuration.current();
     let body = call.body?.0;
-    let body = match dialect {
-        None => body,
-        Some(dialect) => {
+    let body_bytes = body.len();
+    let body = match form {
+        Form::Chat | Form::Embeddings => body,
+        Form::Dialect(dialect) => {
             let offers = |model: &str| Offered::of(&snapshot.candidates(model));
             let chat = dialect.request(&body, &offers);
             chat.map_err(|error| ApiError::invalid_request(error.param.as_deref(), error.message))?
@@ -92,13 +115,15 @@ fn ask(
         request: call.request,
         arrival: call.arrival,
         key: call.principal.key,
-        route: dialect.map_or(ROUTE, |dialect| dialect.route()),
+        operation: form.operation(),
+        route: form.route(),
         traceparent: traceparent(&call.headers),
         conversation,
         provider: None,
         cancel: CancellationToken::new(),
         snapshot,
         body,
+        body_bytes,
     })
 }
 
@@ -139,13 +164,15 @@ fn asked_in(call: &Call) -> Asked {
 }
 
 fn answer(served: Served, spoken: Option<(&'static dyn Dialect, Asked)>) -> Response {
-    let conversation = HeaderValue::try_from(served.conversation.to_string());
+    let conversation = served.conversation;
     let mut response = match spoken {
         None => reply(served.reply),
         Some((dialect, asked)) => translated(served.reply, dialect, asked),
     };
     // A UUID is a header value.
-    if let Ok(conversation) = conversation {
+    if let Some(conversation) = conversation
+        && let Ok(conversation) = HeaderValue::try_from(conversation.to_string())
+    {
         response
             .headers_mut()
             .insert(X_CONVERSATION_ID, conversation);
@@ -238,7 +265,7 @@ mod tests {
     fn a_failed_exchange_still_names_its_conversation() {
         let id: ConversationId = "0199c0de-0000-7000-8000-000000000001".parse().unwrap();
         let served = Served {
-            conversation: id,
+            conversation: Some(id),
             reply: Err(ApiError::internal("x")),
         };
         let response = answer(served, None);

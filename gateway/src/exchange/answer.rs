@@ -23,9 +23,12 @@ use nexus_events::{
 use serde_json::value::{RawValue, to_raw_value};
 
 use self::piece::Members;
-use crate::protocol::openai::{
-    response::{ChatChunk, ChatResponse, usage},
-    text,
+use crate::{
+    protocol::openai::{
+        response::{ChatChunk, ChatResponse, usage},
+        text,
+    },
+    provider::Embedded,
 };
 
 /// Bytes of an answer as it is put together: 31 MiB, what one event can hold.
@@ -110,6 +113,13 @@ impl Answer {
             self.check_choices()?;
         }
         Ok(())
+    }
+
+    /// Takes what is recorded of embeddings: the model and the usage.
+    pub fn take_embeddings(&mut self, embedded: &Embedded) {
+        self.model.clone_from(&embedded.model);
+        self.usage = embedded.usage;
+        self.usage_raw.clone_from(&embedded.usage_raw);
     }
 
     /// Adds a chunk.

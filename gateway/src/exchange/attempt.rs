@@ -5,16 +5,18 @@ use std::{future::Future, pin::Pin};
 use nexus_events::exchange_event::FailureReason;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{Ask, Exchange, Facts, client::Client, fault::Fault};
+use super::{
+    Exchange, Facts,
+    client::Client,
+    fault::Fault,
+    request::{Request, adapter_of},
+};
 use crate::{
     configuration::Candidate,
-    middleware::Arrival,
-    protocol::openai::request::ChatRequest,
     provider::{
-        Provider, ProviderCall, ProviderError, Retry, UpstreamRequest, adapter,
+        Provider, ProviderError, UpstreamRequest,
         transport::{ERROR_BYTES_MAX, Upstream},
     },
-    routing,
 };
 
 /// A provider that has begun to answer with a success status.
@@ -70,37 +72,6 @@ impl From<Interrupted> for Fault {
             Interrupted::Hub(fault) => fault,
         }
     }
-}
-
-/// The request as a candidate's adapter wants it.
-pub(super) fn encode(
-    ask: &Ask,
-    request: &ChatRequest<'_>,
-    candidate: &Candidate,
-) -> Result<UpstreamRequest, ProviderError> {
-    encode_for((ask.request, ask.arrival, &ask.body), request, candidate)
-}
-
-fn encode_for(
-    (id, arrival, body): (nexus_events::id::RequestId, Arrival, &bytes::Bytes),
-    request: &ChatRequest<'_>,
-    candidate: &Candidate,
-) -> Result<UpstreamRequest, ProviderError> {
-    adapter_of(candidate)?.encode(ProviderCall {
-        id,
-        time: arrival.time,
-        request,
-        body,
-        target: routing::target(candidate),
-    })
-}
-
-fn adapter_of(candidate: &Candidate) -> Result<&'static dyn Provider, ProviderError> {
-    let kind = &candidate.provider.resource.kind;
-    adapter(kind).ok_or_else(|| {
-        let message = format!("This version knows no providers of kind '{kind}'.");
-        ProviderError::new(FailureReason::Internal, message).with_retry(Retry::Now)
-    })
 }
 
 impl Exchange {
@@ -175,11 +146,11 @@ impl Exchange {
     /// The request for the next candidate, read from the body again: retries are rare.
     fn encode_again(&self) -> Result<UpstreamRequest, ProviderError> {
         let facts = &self.facts;
-        let request = ChatRequest::parse(&facts.body).map_err(|error| {
+        let request = Request::parse(facts.operation, &facts.body).map_err(|error| {
             ProviderError::new(FailureReason::Internal, "The body cannot be read again.")
                 .caused_by(error)
         })?;
         let ask = (facts.request, facts.arrival, &facts.body);
-        encode_for(ask, &request, self.route.current())
+        request.encode(ask, self.route.current())
     }
 }

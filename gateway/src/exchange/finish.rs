@@ -15,7 +15,7 @@ use nexus_events::{
 };
 
 use super::{
-    CHAT, Exchange, Facts,
+    Exchange, Facts,
     answer::{self, AnsweredChoice},
     attempt::Interrupts,
     client::{Client, Reply},
@@ -77,7 +77,9 @@ impl Exchange {
         };
         let whole = ended.as_ref().ok().and(self.answer.usage());
         // Before the last byte, because the client may go on as soon as it has that.
-        self.parts.sessions.answered(&self.facts.thread, &ids).await;
+        if let Some(thread) = &self.facts.thread {
+            self.parts.sessions.answered(thread, &ids).await;
+        }
         let leftover = conclude(&self.facts, ended, &mut client).await;
         drop(client);
         self.parts.metrics.open_exchanges.dec();
@@ -223,7 +225,7 @@ impl Exchange {
             _ => StatusCode::OK,
         };
         Terminal {
-            operation: CHAT.to_owned(),
+            operation: facts.operation.name().to_owned(),
             conversation: facts.conversation,
             model: facts.model.clone(),
             key: facts.key.id,

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use nexus_events::exchange_event::FailureReason;
 
 use super::{
-    Exchange,
+    Exchange, Operation,
     attempt::{Answering, Interrupts},
     client::Client,
     fault::Fault,
@@ -64,6 +64,11 @@ impl Exchange {
         self.first_byte();
         let body = answering.upstream.body.read_whole(RESPONSE_BYTES_MAX);
         let body = interrupts.unless(client, body).await?;
+        if self.facts.operation == Operation::Embeddings {
+            let embedded = answering.adapter.decode_embeddings(self.asked(), body)?;
+            self.answer.take_embeddings(&embedded);
+            return Ok(Ending::Whole(embedded.body));
+        }
         let body = answering.adapter.translate_response(self.asked(), body)?;
         let answer = answering.adapter.decode_response(&body)?;
         if self.facts.stream {

@@ -1,10 +1,11 @@
-//! OpenAI's chat completions, as clients send them and providers answer.
+//! OpenAI's chat completions and embeddings, as clients send them and providers answer.
 //!
 //! Read from `https://platform.openai.com/docs/api-reference/chat` on
 //! 2026-11-24. Requests are read strictly where routing and recording depend
 //! on them and not at all elsewhere; answers are read as far as recording
 //! needs. All of it borrows from the bytes that it was read from.
 
+pub mod embeddings;
 pub mod request;
 pub mod response;
 

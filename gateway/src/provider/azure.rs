@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use url::Url;
 
 use super::{
-    Answer, HttpRequest, Provider, ProviderCall, ProviderError, Streamed, UpstreamRequest,
+    Answer, EmbeddingsCall, HttpRequest, Provider, ProviderCall, ProviderError, Streamed,
+    UpstreamRequest,
     base_url::{self, BadBaseUrl},
     openai::{self, OpenAi},
 };
@@ -19,6 +20,8 @@ use crate::stream::sse_decode::SseEvent;
 
 /// The version where the base URL names none: the last one of the API by dates, and stable.
 const API_VERSION: &str = "2024-10-21";
+
+const CHAT: &str = "chat/completions";
 
 const KEY: HeaderName = HeaderName::from_static("api-key");
 
@@ -28,8 +31,8 @@ pub struct Azure;
 
 impl Provider for Azure {
     fn encode(&self, call: ProviderCall<'_>) -> Result<UpstreamRequest, ProviderError> {
-        let url =
-            endpoint(call.target.server_url, call.target.model).map_err(openai::without_url)?;
+        let url = endpoint(call.target.server_url, call.target.model, CHAT)
+            .map_err(openai::without_url)?;
         Ok(UpstreamRequest::Http(HttpRequest {
             url,
             headers: openai::headers(call, KEY)?,
@@ -45,42 +48,54 @@ impl Provider for Azure {
         OpenAi.decode_chunk(event)
     }
 
+    fn encode_embeddings(
+        &self,
+        call: EmbeddingsCall<'_>,
+    ) -> Result<UpstreamRequest, ProviderError> {
+        let target = call.target;
+        let base = openai::without_chat(target.server_url)?;
+        Ok(UpstreamRequest::Http(HttpRequest {
+            url: endpoint(&base, target.model, "embeddings").map_err(openai::without_url)?,
+            headers: openai::headers_for(target, openai::JSON, KEY)?,
+            body: call.request.body_for(call.body, target.model),
+        }))
+    }
+
     fn decode_error(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProviderError {
         OpenAi.decode_error(status, headers, body)
     }
 }
 
-/// `<base>/openai/deployments/<model>/chat/completions?api-version=…`, with as much of it as the
+/// `<base>/openai/deployments/<model>/<path>?api-version=…`, with as much of it as the
 /// base URL has already.
 ///
 /// The newer `<base>/openai/v1` is OpenAI's own form: no deployment, no version in the query.
-fn endpoint(base: &str, deployment: &str) -> Result<Url, BadBaseUrl> {
-    const PATH: &str = "chat/completions";
+fn endpoint(base: &str, deployment: &str, path: &str) -> Result<Url, BadBaseUrl> {
     let trimmed = base.trim();
     if trimmed.ends_with('#') {
-        return base_url::endpoint(trimmed, PATH);
+        return base_url::endpoint(trimmed, path);
     }
     let mut url = base_url::parse(trimmed)?;
     url.set_fragment(None);
     let given = url.path().trim_end_matches('/').to_owned();
     let mut segments = given.split('/');
     if segments.clone().any(|segment| segment == "v1") {
-        return base_url::endpoint(trimmed, PATH);
+        return base_url::endpoint(trimmed, path);
     }
-    if !given.ends_with(PATH) {
+    if !given.ends_with(path) {
         let in_openai = segments.any(|segment| segment == "openai");
         let in_deployment = given.contains("/deployments/");
         url.set_path(&given);
         // A URL that has a host has a path, too.
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty();
             if !in_openai {
-                path.push("openai");
+                segments.push("openai");
             }
             if !in_deployment {
-                path.extend(["deployments", deployment]);
+                segments.extend(["deployments", deployment]);
             }
-            path.extend(PATH.split('/'));
+            segments.extend(path.split('/'));
         }
     }
     if !url.query_pairs().any(|(name, _)| name == "api-version") {

@@ -4,6 +4,7 @@
 //! any machine. It answers in OpenAI's wire form and is read by the same code
 //! as every other provider; what is measured with it is the real path.
 
+mod vector;
 mod words;
 
 use bytes::{Bytes, BytesMut};
@@ -12,8 +13,8 @@ use serde::Serialize;
 
 use self::words::Prompt;
 use super::{
-    Answer, LocalAnswer, Provider, ProviderCall, ProviderError, Streamed, UpstreamRequest,
-    openai::OpenAi,
+    Answer, EmbeddingsCall, LocalAnswer, Provider, ProviderCall, ProviderError, Streamed,
+    UpstreamRequest, embeddings, openai::OpenAi,
 };
 use crate::stream::{
     sse_decode::SseEvent,
@@ -58,6 +59,27 @@ impl Provider for Echo {
 
     fn decode_chunk<'a>(&self, event: &'a SseEvent) -> Result<Streamed<'a>, ProviderError> {
         OpenAi.decode_chunk(event)
+    }
+
+    fn encode_embeddings(
+        &self,
+        call: EmbeddingsCall<'_>,
+    ) -> Result<UpstreamRequest, ProviderError> {
+        let (request, dimensions) = (call.request, call.request.dimensions);
+        if dimensions.is_some_and(|count| count > vector::DIMENSIONS_MAX) {
+            let message = format!("`dimensions` must not exceed {}.", vector::DIMENSIONS_MAX);
+            return Err(ProviderError::unsupported("dimensions", message));
+        }
+        let tokens = request.inputs.iter().map(vector::tokens).sum();
+        let vectors = request
+            .inputs
+            .iter()
+            .map(|input| vector::of(input, dimensions));
+        let body = embeddings::write(vectors, request.encoding, call.target.model, Some(tokens));
+        Ok(UpstreamRequest::Local(LocalAnswer {
+            content_type: "application/json",
+            body: Box::new(std::iter::once(body)),
+        }))
     }
 
     fn decode_error(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProviderError {

@@ -17,7 +17,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Answer, Provider, ProviderCall, ProviderError, Retry, Streamed, UpstreamRequest, openai::OpenAi,
+    Answer, Asked, Embedded, EmbeddingsCall, Provider, ProviderCall, ProviderError, Retry,
+    Streamed, UpstreamRequest, openai::OpenAi,
 };
 use crate::{
     protocol::openai::{Text, response::ErrorObject, text},
@@ -53,6 +54,20 @@ impl Provider for Ernie {
             return Err(reported(object));
         }
         Ok(decoded)
+    }
+
+    fn encode_embeddings(
+        &self,
+        call: EmbeddingsCall<'_>,
+    ) -> Result<UpstreamRequest, ProviderError> {
+        OpenAi.encode_embeddings(call)
+    }
+
+    fn decode_embeddings(&self, asked: Asked<'_>, body: Bytes) -> Result<Embedded, ProviderError> {
+        match object(&body) {
+            Some(object) => Err(reported(object)),
+            None => OpenAi.decode_embeddings(asked, body),
+        }
     }
 
     fn decode_error(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProviderError {

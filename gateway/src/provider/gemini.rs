@@ -5,6 +5,7 @@
 //! translated. What it has no counterpart for (`logit_bias`, images by their
 //! URL, …) is refused by its `request` half.
 
+mod embeddings;
 mod error;
 mod request;
 mod response;
@@ -16,8 +17,8 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use self::stream::Translator;
 use super::{
-    Answer, Asked, HttpRequest, Provider, ProviderCall, ProviderError, Streamed, Translate,
-    UpstreamRequest, base_url,
+    Answer, Asked, Embedded, EmbeddingsCall, HttpRequest, Provider, ProviderCall, ProviderError,
+    Streamed, Translate, UpstreamRequest, base_url,
     openai::{self, OpenAi},
 };
 use crate::stream::sse_decode::SseEvent;
@@ -35,11 +36,7 @@ impl Provider for Gemini {
         } else {
             "generateContent"
         };
-        // Other collections than `models` have their own names in front, as `tunedModels/x`.
-        let path = match call.target.model {
-            model if model.contains('/') => format!("{model}:{method}"),
-            model => format!("models/{model}:{method}"),
-        };
+        let path = format!("{}:{method}", collected(call.target.model));
         let mut url = base_url::versioned_endpoint(call.target.server_url, "v1beta", &path)
             .map_err(openai::without_url)?;
         if call.request.stream {
@@ -69,8 +66,36 @@ impl Provider for Gemini {
         OpenAi.decode_chunk(event)
     }
 
+    fn encode_embeddings(
+        &self,
+        call: EmbeddingsCall<'_>,
+    ) -> Result<UpstreamRequest, ProviderError> {
+        let (target, model) = (call.target, collected(call.target.model));
+        let path = format!("{model}:batchEmbedContents");
+        let url = base_url::versioned_endpoint(target.server_url, "v1beta", &path);
+        Ok(UpstreamRequest::Http(HttpRequest {
+            url: url.map_err(openai::without_url)?,
+            headers: openai::headers_for(target, openai::JSON, KEY)?,
+            body: embeddings::encode(call.request, &model)?,
+        }))
+    }
+
+    fn decode_embeddings(&self, asked: Asked<'_>, body: Bytes) -> Result<Embedded, ProviderError> {
+        embeddings::translate(asked, &body)
+    }
+
     fn decode_error(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProviderError {
         error::decode(OpenAi.decode_error(status, headers, body), body)
+    }
+}
+
+/// The model's name with the collection that it is in: other ones than `models` have their own
+/// names in front, as `tunedModels/x`.
+fn collected(model: &str) -> String {
+    if model.contains('/') {
+        model.to_owned()
+    } else {
+        format!("models/{model}")
     }
 }
 

@@ -17,8 +17,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Answer, Chunk, HttpRequest, Provider, ProviderCall, ProviderError, Retry, Streamed,
-    UpstreamRequest, base_url,
+    Answer, Chunk, EmbeddingsCall, HttpRequest, Provider, ProviderCall, ProviderError, Retry,
+    Streamed, Target, UpstreamRequest, base_url,
 };
 use crate::{
     protocol::{
@@ -30,6 +30,9 @@ use crate::{
 
 /// The longest `Retry-After` that is believed: an hour.
 pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+
+/// The content type of every request, and of a whole answer.
+pub(super) const JSON: &str = "application/json";
 
 /// The adapter; it keeps no state.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +86,18 @@ impl Provider for OpenAi {
         Ok(Streamed::Chunk(Chunk { json, parsed }))
     }
 
+    fn encode_embeddings(
+        &self,
+        call: EmbeddingsCall<'_>,
+    ) -> Result<UpstreamRequest, ProviderError> {
+        let base = without_chat(call.target.server_url)?;
+        Ok(UpstreamRequest::Http(HttpRequest {
+            url: base_url::endpoint(&base, "embeddings").map_err(without_url)?,
+            headers: headers_for(call.target, JSON, AUTHORIZATION)?,
+            body: call.request.body_for(call.body, call.target.model),
+        }))
+    }
+
     fn decode_error(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProviderError {
         let message = format!("The provider answered with status {}.", status.as_u16());
         ProviderError {
@@ -94,24 +109,42 @@ impl Provider for OpenAi {
     }
 }
 
+/// A base URL without the path of chat completions, should it be given with it.
+pub(super) fn without_chat(base: &str) -> Result<String, ProviderError> {
+    if base.trim().ends_with('#') {
+        let message = "The provider of this model is set up with the address of chat alone.";
+        return Err(ProviderError::unsupported("model", message));
+    }
+    Ok(base.replacen("/chat/completions", "", 1))
+}
+
 /// The headers of a request, with the provider's key in the one that it wants it in.
 pub(super) fn headers(
     call: ProviderCall<'_>,
     key_header: HeaderName,
 ) -> Result<HeaderMap, ProviderError> {
-    let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let accept = if call.request.stream {
         "text/event-stream"
     } else {
-        "application/json"
+        JSON
     };
+    headers_for(call.target, accept, key_header)
+}
+
+/// The same for a request of any kind.
+pub(super) fn headers_for(
+    target: Target<'_>,
+    accept: &'static str,
+    key_header: HeaderName,
+) -> Result<HeaderMap, ProviderError> {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     headers.insert(ACCEPT, HeaderValue::from_static(accept));
     headers.insert(
         USER_AGENT,
         HeaderValue::from_static(concat!("nexus/", env!("CARGO_PKG_VERSION"))),
     );
-    if let Some(key) = call.target.server_key {
+    if let Some(key) = target.server_key {
         let value = if key_header == AUTHORIZATION {
             HeaderValue::try_from(format!("Bearer {key}"))
         } else {

@@ -171,7 +171,7 @@ mod tests {
     fn end(chunks: u32, failure: Option<FailureReason>) -> ExchangeEvent {
         ExchangeEvent::Terminal(Terminal {
             operation: "chat".to_owned(),
-            conversation: ConversationId::draw(&SystemClock),
+            conversation: Some(ConversationId::draw(&SystemClock)),
             model: "m".to_owned(),
             key: KeyId::draw(&SystemClock),
             user: None,

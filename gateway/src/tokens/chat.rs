@@ -51,6 +51,9 @@ const IMAGE: u64 = 765;
 
 /// Prompt tokens of a request's body.
 pub fn request(vocabulary: &Vocabulary, body: &Value) -> u64 {
+    if let Some(input) = body.get("input").filter(|_| has_no_messages(body)) {
+        return embedded(vocabulary, input);
+    }
     let messages: u64 = items(body.get("messages"))
         .map(|message| MESSAGE + says(vocabulary, message, true))
         .sum();
@@ -64,6 +67,19 @@ pub fn request(vocabulary: &Vocabulary, body: &Value) -> u64 {
         }
     };
     messages + tools + REPLY
+}
+
+fn has_no_messages(body: &Value) -> bool {
+    items(body.get("messages")).next().is_none()
+}
+
+/// Tokens of what is to be embedded: a text, texts, tokens, or several lists of them.
+fn embedded(vocabulary: &Vocabulary, input: &Value) -> u64 {
+    match input {
+        Value::Array(inputs) => inputs.iter().map(|one| embedded(vocabulary, one)).sum(),
+        Value::Number(_) => 1,
+        other => text(vocabulary, Some(other)),
+    }
 }
 
 /// Tokens of an answer's message.

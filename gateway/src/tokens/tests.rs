@@ -75,3 +75,27 @@ async fn an_audit_is_made_when_a_thread_is_free_and_never_waits() {
     assert_eq!(audit().await, None);
     assert_eq!(owed.await.input_tokens, 9);
 }
+
+#[tokio::test]
+async fn what_is_embedded_is_counted_in_each_of_its_forms() {
+    let tokenizer = TokenCounter::new(TaskTracker::new());
+    for (input, expected) in [
+        (json!("hello world"), 2),
+        (json!(["hello", "hello world"]), 3),
+        (json!([1, 2, 3]), 3),
+        (json!([[1], [2, 3]]), 3),
+    ] {
+        // Recovered from the log, it has an empty list of messages.
+        for body in [
+            json!({"model": "x", "input": input}),
+            json!({"model": "x", "input": input, "messages": []}),
+        ] {
+            let counted = tokenizer.count(uncounted(body.to_string(), &[])).await;
+            assert_eq!(
+                (counted.input_tokens, counted.output_tokens),
+                (expected, 0),
+                "{body}"
+            );
+        }
+    }
+}

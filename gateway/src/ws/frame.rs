@@ -181,7 +181,7 @@ pub(super) enum Outgoing<'a> {
     Started {
         id: &'a str,
         request_id: RequestId,
-        conversation_id: ConversationId,
+        conversation_id: Option<ConversationId>,
     },
     /// A chunk of the answer, with its number.
     Chunk {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     endpoint::rejected,
     error::ApiError,
-    exchange::{Ask, Refused, Reply, ReplyBody},
+    exchange::{Ask, Operation, Refused, Reply, ReplyBody},
     middleware::Arrival,
     state::State,
 };
@@ -51,6 +51,7 @@ impl Request {
     /// Carries it out; gives its last frame.
     pub(super) async fn run(&self, chat: Chat) -> Result<Utf8Bytes, Gone> {
         let ask = Ask {
+            operation: Operation::Chat,
             request: self.number,
             arrival: Arrival {
                 at: Instant::now(),
@@ -63,6 +64,7 @@ impl Request {
             provider: chat.provider,
             cancel: self.cancel.clone(),
             snapshot: self.state.configuration.current(),
+            body_bytes: chat.body.len(),
             body: chat.body,
         };
         let served = match self.state.limits.admit().await {

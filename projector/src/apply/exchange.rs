@@ -108,12 +108,12 @@ fn received(row: &mut ExchangeRow, event: &Received, entry: &ExchangeEntry<'_>) 
 /// `received` and the terminal event say the same; whichever comes first is taken.
 fn belongs_to(
     row: &mut ExchangeRow,
-    conversation: ConversationId,
+    conversation: Option<ConversationId>,
     key: KeyId,
     user: Option<&String>,
 ) {
     if row.conversation_id.is_none() {
-        row.conversation_id = Some(conversation.to_string());
+        row.conversation_id = conversation.map(|conversation| conversation.to_string());
         row.key_id = Some(key.to_string());
         row.user = user.cloned();
     }

@@ -2,6 +2,7 @@
 //! batches, any repetition, rollups and retention from both sides.
 
 mod counts;
+mod embeddings;
 mod orders;
 mod rollups;
 mod rules;

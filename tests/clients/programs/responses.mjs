@@ -1,8 +1,10 @@
 // Responses with the official client for Node; prints what it handed to its caller.
 
 import { createRequire } from "node:module";
+import { join } from "node:path";
 
-const require = createRequire(`${process.env.NODE_PATH}/`);
+// ES modules do not look at NODE_PATH, `require` from inside that folder does.
+const require = createRequire(join(process.env.NODE_PATH, "program.js"));
 const OpenAI = require("openai");
 
 const { BASE_URL, API_KEY, MODEL, TAG } = process.env;

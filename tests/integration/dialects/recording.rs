@@ -103,6 +103,8 @@ async fn each_request_is_recorded_and_counted() -> Result<()> {
             let shown = shown_request(&stage.client, &id).await?;
             ensure!(shown["state"] == "completed", "{shown:#}");
             ensure!(shown["route"] == endpoint.path, "{shown:#}");
+            let bytes = endpoint.asks("rivers", stream).to_string().len();
+            ensure!(shown["body_bytes"] == bytes, "{shown:#}");
         }
         shown(&stage.client, "/stats", |now| {
             let more =

@@ -26,7 +26,7 @@ impl Log {
         };
         let received = Received {
             operation: "chat".to_owned(),
-            conversation: ConversationId::draw(&SystemClock),
+            conversation: Some(ConversationId::draw(&SystemClock)),
             model: "m".to_owned(),
             key: KeyId::draw(&SystemClock),
             user: None,

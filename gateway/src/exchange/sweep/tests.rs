@@ -120,7 +120,7 @@ fn counted(request: RequestId, audit: bool, clock: &ManualClock) -> Record {
         output_tokens: 1,
         vocabulary: "v".to_owned(),
         audit,
-        conversation: ConversationId::draw(clock),
+        conversation: Some(ConversationId::draw(clock)),
         key: KeyId::draw(clock),
         provider_name: "p".to_owned(),
         configured_model: "m".to_owned(),

@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     configuration::{Fold, Snapshot},
     exchange::{
-        Ask, Engine, Parts, Refused, Served,
+        Ask, Engine, Operation, Parts, Refused, Served,
         count::{CountTokens, Counted, Counting, Uncounted},
     },
     limits::Limits,
@@ -246,6 +246,7 @@ impl Hub {
 
     pub(super) fn ask(&self, body: &str) -> Ask {
         Ask {
+            operation: Operation::Chat,
             request: RequestId::draw(&SystemClock),
             arrival: Arrival {
                 at: tokio::time::Instant::now(),
@@ -259,6 +260,7 @@ impl Hub {
             conversation: None,
             snapshot: Arc::clone(&self.snapshot),
             body: Bytes::from(body.to_owned()),
+            body_bytes: body.len(),
         }
     }
 

@@ -69,14 +69,9 @@ impl<'a> ChatRequest<'a> {
     /// is required, holds a wrong type or exceeds a bound.
     pub fn parse(body: &'a [u8]) -> Result<Self, BadRequest> {
         let members = members(body)?;
-        let model = match member::<Text<'_>>(&members, "model", "a string")? {
-            Some(Text(model)) if !model.is_empty() => model,
-            Some(_) => return Err(BadRequest::new("model", "`model` must not be empty.")),
-            None => return Err(BadRequest::new("model", "`model` is required.")),
-        };
+        let model = model(&members)?;
         let options = stream_options(&members)?;
         let user = member::<Text<'_>>(&members, "user", "a string")?.map(|text| text.0);
-        bounded("model", Some(&model))?;
         bounded("user", user.as_ref())?;
         Ok(Self {
             messages: messages(&members)?,
@@ -154,6 +149,17 @@ pub fn members(body: &[u8]) -> Result<RawObject<'_>, BadRequest> {
     Ok(members)
 }
 
+/// The model that a request asks for.
+pub(super) fn model<'a>(members: &RawObject<'a>) -> Result<Cow<'a, str>, BadRequest> {
+    let model = match member::<Text<'_>>(members, "model", "a string")? {
+        Some(Text(model)) if !model.is_empty() => model,
+        Some(_) => return Err(BadRequest::new("model", "`model` must not be empty.")),
+        None => return Err(BadRequest::new("model", "`model` is required.")),
+    };
+    bounded("model", Some(&model))?;
+    Ok(model)
+}
+
 #[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
@@ -174,7 +180,7 @@ fn stream_options(members: &RawObject<'_>) -> Result<Option<StreamOptions>, BadR
 }
 
 /// Reads a member; `None` when it is absent or null.
-fn member<'a, T: Deserialize<'a>>(
+pub(super) fn member<'a, T: Deserialize<'a>>(
     members: &RawObject<'a>,
     name: &str,
     expected: &str,
@@ -255,7 +261,7 @@ fn refuse_unreadable(members: &RawObject<'_>) -> Result<(), BadRequest> {
     Ok(())
 }
 
-fn bounded(name: &str, value: Option<&Cow<'_, str>>) -> Result<(), BadRequest> {
+pub(super) fn bounded(name: &str, value: Option<&Cow<'_, str>>) -> Result<(), BadRequest> {
     match value {
         Some(value) if value.chars().nth(NAME_CHARS_MAX).is_some() => {
             let message = format!("`{name}` must not be longer than {NAME_CHARS_MAX} characters.");

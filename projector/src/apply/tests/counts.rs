@@ -26,7 +26,7 @@ async fn counted_tokens_fill_in_once_and_an_audit_never() {
         output_tokens: 1,
         vocabulary: "o200k".into(),
         audit,
-        conversation: conversation(TODAY),
+        conversation: Some(conversation(TODAY)),
         key: key(),
         provider_name: "openai".into(),
         configured_model: "gpt".into(),

@@ -33,6 +33,15 @@ pub(super) async fn put_together(
     let Some((extras, parameters)) = stored else {
         return Ok(None);
     };
+    let inconsistent = ReadError::Inconsistent {
+        table: "exchange_content",
+        column: "parameters",
+    };
+    // A request that belongs to no conversation has no messages: its parameters are all of it.
+    if row.conversation_id.is_none() {
+        let body = parameters.unwrap_or_default();
+        return RawValue::from_string(body).map(Some).or(Err(inconsistent));
+    }
     let Some(path) = path(snapshot, row).await? else {
         return Ok(None);
     };
@@ -45,10 +54,7 @@ pub(super) async fn put_together(
         &system,
         (extras.as_deref(), parameters.as_deref()),
     );
-    written.map(Some).or(Err(ReadError::Inconsistent {
-        table: "exchange_content",
-        column: "parameters",
-    }))
+    written.map(Some).or(Err(inconsistent))
 }
 
 /// The messages from the root to the last one that the request added, system ones left aside.

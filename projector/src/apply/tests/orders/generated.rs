@@ -159,7 +159,7 @@ fn events(spec: &Spec, conversations: [ConversationId; 3], variant: u32) -> Vec<
             output_tokens: 9,
             vocabulary: "o200k".into(),
             audit: false,
-            conversation,
+            conversation: Some(conversation),
             key: key(),
             provider_name: "openai".into(),
             configured_model: "gpt".into(),
