@@ -17,6 +17,7 @@ mod body;
 mod chat;
 pub mod completions;
 mod fields;
+mod keepsake;
 pub mod messages;
 pub mod responses;
 #[cfg(test)]

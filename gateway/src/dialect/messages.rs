@@ -9,6 +9,7 @@
 //!   offers the model. Elsewhere they say nothing and are left out.
 //! - Reasoning of other providers becomes a block of thinking whose signature names the member
 //!   that it came in. A client that sends it back, as the API asks it to, returns it to that member.
+//! - What Gemini wants to see again with a tool call is redacted thinking before that call.
 //! - The result of a tool that failed begins with the line `Error:`.
 //! - A stream begins before anybody has counted its prompt: `message_start` says 0 tokens, and
 //!   `message_delta` says how many there were. Where the provider does not count, that is 0 as

@@ -8,7 +8,7 @@
 //!   every exchange is recorded.
 //! - Tools other than functions run at OpenAI and are refused.
 //! - Reasoning that a provider gives in plain text is an item with `reasoning_text`, and goes back
-//!   as it came. There is none that is encrypted: `include` may ask for it in vain.
+//!   as it came. What is encrypted is what Gemini wants to see again with a function call.
 
 mod input;
 mod item;

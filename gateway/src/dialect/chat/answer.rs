@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::protocol::openai::{
+    is_null,
     response::{ChatChunk, ChatResponse},
     text,
 };
@@ -79,6 +80,8 @@ pub(in crate::dialect) struct Call<'a> {
     pub(in crate::dialect) id: Cow<'a, str>,
     pub(in crate::dialect) name: Cow<'a, str>,
     pub(in crate::dialect) arguments: Cow<'a, str>,
+    /// What the provider wants to see again with the call.
+    pub(in crate::dialect) extra_content: Option<&'a RawValue>,
 }
 
 /// A block of Anthropic's reasoning, or a piece of one.
@@ -130,6 +133,7 @@ impl<'a> Call<'a> {
             id: member(call, "id"),
             name: member(&function, "name"),
             arguments,
+            extra_content: call.get("extra_content").filter(|raw| !is_null(raw)),
         }
     }
 }

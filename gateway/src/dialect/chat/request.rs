@@ -105,6 +105,8 @@ pub(in crate::dialect) struct ToolCall<'a> {
     pub(in crate::dialect) id: Cow<'a, str>,
     pub(in crate::dialect) r#type: &'static str,
     pub(in crate::dialect) function: FunctionCall<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::dialect) extra_content: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -253,6 +255,7 @@ impl<'a> ToolCall<'a> {
             id,
             r#type: "function",
             function: FunctionCall { name, arguments },
+            extra_content: None,
         }
     }
 }

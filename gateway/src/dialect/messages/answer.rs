@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::super::{
     Asked,
     chat::{Answer, Said, Usage as ChatUsage},
+    keepsake,
 };
 
 /// What the signature of reasoning begins with that is not Anthropic's; the member's name follows.
@@ -121,6 +122,8 @@ fn content<'a>(asked: &Asked, said: Said<'a>) -> Vec<Block<'a>> {
         }
     }
     for (place, call) in said.calls.into_iter().enumerate() {
+        let kept = keepsake::of(&call).map(Cow::Owned);
+        blocks.extend(kept.map(|data| Block::RedactedThinking { data }));
         blocks.push(Block::ToolUse {
             id: call_id(asked, place, call.id),
             name: call.name,

@@ -9,6 +9,7 @@ use super::{
         Offered,
         chat::{Content, File, Message, Part, PartKind, ToolCall},
         fields::{Fields, no_counterpart, wrong},
+        keepsake,
     },
     answer::OURS,
 };
@@ -156,7 +157,7 @@ fn assistant<'a>(turn: &Fields<'a>, offered: Offered) -> Result<Message<'a>, Bad
         role: Cow::Borrowed("assistant"),
         ..Message::default()
     };
-    let mut parts = Vec::new();
+    let (mut parts, mut kept) = (Vec::new(), Vec::new());
     for block in blocks(turn, "content")? {
         let block = match block {
             Block::Text(text) => {
@@ -170,13 +171,16 @@ fn assistant<'a>(turn: &Fields<'a>, offered: Offered) -> Result<Message<'a>, Bad
             "thinking" => think(&block, offered, &mut message)?,
             "redacted_thinking" => {
                 block.only(&["type", "data"])?;
-                block.required_text("data")?;
-                let kept = offered.anthropic.then(|| block.raw());
-                message.thinking_blocks.extend(kept);
+                match keepsake::read(&block.required_text("data")?) {
+                    Some(keepsake) => kept.push(keepsake),
+                    None if offered.anthropic => message.thinking_blocks.push(block.raw()),
+                    None => {}
+                }
             }
             _ => parts.push(part(&block, offered)?),
         }
     }
+    keepsake::give_back(kept, &mut message.tool_calls);
     if !parts.is_empty() || message.tool_calls.is_empty() {
         if parts.is_empty() {
             parts.push(Part::text(""));

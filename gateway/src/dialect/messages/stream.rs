@@ -14,6 +14,7 @@ use super::{
     super::{
         Asked, Events,
         chat::{Call, Calls, Chunk, Thinking, Usage as ChatUsage},
+        keepsake,
     },
     answer::{Message, OURS, Usage, call_id, stop_reason},
     error,
@@ -28,6 +29,8 @@ enum Open {
     Reasoning(&'static str),
     /// Anthropic's own, with its number.
     Thinking(Option<u64>),
+    /// What goes with the call of that place.
+    Kept(usize),
     /// A call with its place.
     Call(usize),
 }
@@ -138,6 +141,10 @@ impl MessageEvents {
     fn call(&mut self, call: &Call<'_>, out: &mut BytesMut) {
         let (place, is_new) = self.calls.place(call);
         if is_new {
+            if let Some(data) = keepsake::of(call) {
+                let start = || json!({"type": "redacted_thinking", "data": data});
+                self.open(Open::Kept(place), start, out);
+            }
             let id = call_id(&self.asked, place, Cow::Borrowed(&call.id)).into_owned();
             let start = || json!({"type": "tool_use", "id": id, "name": call.name, "input": {}});
             self.open(Open::Call(place), start, out);

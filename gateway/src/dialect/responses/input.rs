@@ -6,6 +6,7 @@ use super::{
     super::{
         chat::{Content, File, Message, Part, PartKind, ToolCall},
         fields::{Fields, no_counterpart, wrong},
+        keepsake::{self, Keepsake},
     },
     item::IN_REASONING,
 };
@@ -28,6 +29,7 @@ pub(super) fn messages<'a>(request: &Fields<'a>) -> Result<Vec<Message<'a>>, Bad
         messages.push(Message::new("user", Content::Text(text)));
         return Ok(messages);
     }
+    let mut kept = Vec::new();
     let items = request.objects("input")?;
     if items.is_empty() {
         return Err(wrong("input", expected));
@@ -37,10 +39,15 @@ pub(super) fn messages<'a>(request: &Fields<'a>) -> Result<Vec<Message<'a>>, Bad
             None | Some("message") => said(item, &mut messages)?,
             Some("function_call") => {
                 let call = function_call(item)?;
-                answer(&mut messages).tool_calls.push(call);
+                let calls = &mut answer(&mut messages).tool_calls;
+                calls.push(call);
+                keepsake::give_back(std::mem::take(&mut kept), calls);
             }
             Some("function_call_output") => messages.push(output(item)?),
-            Some("reasoning") => reasoning(item, &mut messages)?,
+            Some("reasoning") => match encrypted(item)? {
+                Some(keepsake) => kept.push(keepsake),
+                None => reasoning(item, &mut messages)?,
+            },
             Some(_) => return Err(no_counterpart(&item.at("type"))),
         }
     }
@@ -101,6 +108,18 @@ fn output<'a>(item: &Fields<'a>) -> Result<Message<'a>, BadRequest> {
         tool_call_id: Some(item.required_text("call_id")?),
         ..Message::new("tool", content(item, "output")?)
     })
+}
+
+/// What the hub itself has put where encrypted reasoning stands; anybody else's is refused.
+fn encrypted(item: &Fields<'_>) -> Result<Option<Keepsake>, BadRequest> {
+    match item.text("encrypted_content")? {
+        None => Ok(None),
+        Some(text) if text.is_empty() => Ok(None),
+        Some(text) => match keepsake::read(&text) {
+            Some(keepsake) => Ok(Some(keepsake)),
+            None => Err(no_counterpart(&item.at("encrypted_content"))),
+        },
+    }
 }
 
 /// Reasoning in plain text goes back into the member that it came in.

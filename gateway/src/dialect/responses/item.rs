@@ -21,7 +21,12 @@ pub(super) enum Kind {
     Reasoning,
     Text,
     Refusal,
-    Call { call_id: String, name: String },
+    /// What goes with the call that follows, as encrypted reasoning.
+    Kept(String),
+    Call {
+        call_id: String,
+        name: String,
+    },
 }
 
 impl Item {
@@ -55,6 +60,10 @@ impl Item {
         )
     }
 
+    pub(super) fn kept(request: RequestId, place: usize, encrypted: String) -> Self {
+        Self::new(format!("rs_{request}_{place}"), Kind::Kept(encrypted))
+    }
+
     const fn new(id: String, kind: Kind) -> Self {
         Self {
             id,
@@ -75,7 +84,51 @@ impl Item {
             Kind::Reasoning => Some(json!({"type": "reasoning_text", "text": text})),
             Kind::Text => Some(part_of_text(text)),
             Kind::Refusal => Some(json!({"type": "refusal", "refusal": text})),
-            Kind::Call { .. } => None,
+            Kind::Kept(_) | Kind::Call { .. } => None,
+        }
+    }
+
+    /// The event that adds to its text; none of an item that has none.
+    pub(super) fn delta(&self, index: usize, text: &str) -> Option<(&'static str, Value)> {
+        let mut delta = json!({"item_id": self.id, "output_index": index, "delta": text});
+        let name = match self.kind {
+            Kind::Reasoning => "response.reasoning_text.delta",
+            Kind::Text => "response.output_text.delta",
+            Kind::Refusal => "response.refusal.delta",
+            Kind::Call { .. } => "response.function_call_arguments.delta",
+            Kind::Kept(_) => return None,
+        };
+        self.place(&mut delta);
+        Some((name, delta))
+    }
+
+    /// The event that tells its whole text; none of an item that has none.
+    pub(super) fn done(&self, index: usize) -> Option<(&'static str, Value)> {
+        let (name, member) = match self.kind {
+            Kind::Reasoning => ("response.reasoning_text.done", "text"),
+            Kind::Text => ("response.output_text.done", "text"),
+            Kind::Refusal => ("response.refusal.done", "refusal"),
+            Kind::Call { .. } => ("response.function_call_arguments.done", "arguments"),
+            Kind::Kept(_) => return None,
+        };
+        let mut done = json!({"item_id": self.id, "output_index": index, member: self.text});
+        if let (Kind::Call { name, .. }, Value::Object(members)) = (&self.kind, &mut done) {
+            members.insert("name".to_owned(), json!(name));
+        }
+        self.place(&mut done);
+        Some((name, done))
+    }
+
+    /// What stands in an event about text beside the text; a call has one text only.
+    fn place(&self, event: &mut Value) {
+        let Value::Object(members) = event else {
+            return;
+        };
+        if !matches!(self.kind, Kind::Call { .. }) {
+            members.insert("content_index".to_owned(), json!(0));
+        }
+        if self.kind == Kind::Text {
+            members.insert("logprobs".to_owned(), json!([]));
         }
     }
 
@@ -95,6 +148,10 @@ impl Item {
             Kind::Reasoning => json!({
                 "id": self.id, "type": "reasoning", "summary": [], "content": content,
                 "status": status,
+            }),
+            Kind::Kept(encrypted) => json!({
+                "id": self.id, "type": "reasoning", "summary": [],
+                "encrypted_content": encrypted, "status": status,
             }),
             Kind::Text | Kind::Refusal => json!({
                 "id": self.id, "type": "message", "role": "assistant", "content": content,

@@ -8,6 +8,7 @@ use super::{
     super::{
         Asked,
         chat::{Answer, Said, Usage},
+        keepsake,
     },
     item::Item,
 };
@@ -169,6 +170,9 @@ fn items(request: RequestId, said: Said<'_>) -> Vec<Item> {
         items.push(Item::refusal(request, items.len()).saying(said.refusal));
     }
     for call in said.calls {
+        if let Some(encrypted) = keepsake::of(&call) {
+            items.push(Item::kept(request, items.len(), encrypted));
+        }
         let item = Item::call(request, items.len(), &call.id, &call.name);
         items.push(item.saying(call.arguments));
     }

@@ -9,8 +9,9 @@ use super::{
     super::{
         Asked, Events,
         chat::{Call, Calls, Chunk, Usage},
+        keepsake,
     },
-    item::{Item, Kind},
+    item::Item,
     response::{End, Head},
 };
 use crate::{error::RATE_LIMIT, protocol::openai::response::ErrorObject, stream::sse_encode};
@@ -86,33 +87,16 @@ impl ResponseEvents {
         let Some(item) = self.items.last().filter(|_| self.is_open) else {
             return;
         };
-        let (name, member) = match &item.kind {
-            Kind::Reasoning => ("response.reasoning_text.done", "text"),
-            Kind::Text => ("response.output_text.done", "text"),
-            Kind::Refusal => ("response.refusal.done", "refusal"),
-            Kind::Call { .. } => ("response.function_call_arguments.done", "arguments"),
-        };
-        let mut done = json!({"item_id": item.id, "output_index": index, member: item.text});
+        let done = item.done(index);
         let part = item.part().map(|part| {
             json!({
                 "item_id": item.id, "output_index": index, "content_index": 0, "part": part,
             })
         });
-        if let Value::Object(members) = &mut done {
-            match &item.kind {
-                Kind::Call { name, .. } => {
-                    members.insert("name".to_owned(), json!(name));
-                }
-                Kind::Reasoning | Kind::Text | Kind::Refusal => {
-                    members.insert("content_index".to_owned(), json!(0));
-                }
-            }
-            if item.kind == Kind::Text {
-                members.insert("logprobs".to_owned(), json!([]));
-            }
-        }
         let ended = json!({"output_index": index, "item": item.ended(status)});
-        self.event(name, done, out);
+        if let Some((name, done)) = done {
+            self.event(name, done, out);
+        }
         if let Some(part) = part {
             self.event("response.content_part.done", part, out);
         }
@@ -137,27 +121,18 @@ impl ResponseEvents {
             return;
         };
         item.text.push_str(text);
-        let mut delta = json!({"item_id": item.id, "output_index": index, "delta": text});
-        let name = match item.kind {
-            Kind::Reasoning => "response.reasoning_text.delta",
-            Kind::Text => "response.output_text.delta",
-            Kind::Refusal => "response.refusal.delta",
-            Kind::Call { .. } => "response.function_call_arguments.delta",
-        };
-        if let Value::Object(members) = &mut delta
-            && !matches!(item.kind, Kind::Call { .. })
-        {
-            members.insert("content_index".to_owned(), json!(0));
-            if item.kind == Kind::Text {
-                members.insert("logprobs".to_owned(), json!([]));
-            }
+        if let Some((name, delta)) = item.delta(index, text) {
+            self.event(name, delta, out);
         }
-        self.event(name, delta, out);
     }
 
     fn call(&mut self, call: &Call<'_>, out: &mut BytesMut) {
         let (place, is_new) = self.calls.place(call);
         if is_new {
+            if let Some(encrypted) = keepsake::of(call) {
+                let kept = Item::kept(self.head.request, self.items.len(), encrypted);
+                self.open(kept, out);
+            }
             let index = self.items.len();
             self.open(
                 Item::call(self.head.request, index, &call.id, &call.name),
