@@ -216,7 +216,7 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// [`ProviderError`]: it is malformed, or an error in disguise.
     fn decode_embeddings(&self, asked: Asked<'_>, body: Bytes) -> Result<Embedded, ProviderError> {
         let _ = asked;
-        embeddings::read(body)
+        embeddings::read(&body)
     }
 
     /// Reads an answer with an error status.

@@ -17,7 +17,7 @@ use crate::{
     },
     stream::{
         sse_decode::{SseDecoder, SseEvent},
-        sse_encode::DONE,
+        sse_encode::{self, DONE},
     },
 };
 
@@ -171,11 +171,11 @@ impl Goldens {
                 }
             }
             for case in cases {
-                let frames: String = case
-                    .iter()
-                    .map(|data| format!("data: {data}\n\n"))
-                    .collect();
-                let out = stream(self.dialect, b"{}", frames.as_bytes());
+                let mut frames = BytesMut::new();
+                for data in &case {
+                    sse_encode::frame(&mut frames, data.as_bytes());
+                }
+                let out = stream(self.dialect, b"{}", &frames);
                 let events = decoded(&out);
                 let events = events.iter().filter(|event| event.data != DONE);
                 let events: Vec<Value> = events

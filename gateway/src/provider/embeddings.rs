@@ -46,15 +46,15 @@ pub struct Embedded {
 ///
 /// # Errors
 /// [`ProviderError`]: it is malformed, or an error in disguise.
-pub(super) fn read(body: Bytes) -> Result<Embedded, ProviderError> {
-    let read = serde_json::from_slice::<&RawValue>(&body).and_then(|json| {
+pub(super) fn read(body: &Bytes) -> Result<Embedded, ProviderError> {
+    let read = serde_json::from_slice::<&RawValue>(body).and_then(|json| {
         readable::check(json)?;
         serde_json::from_str::<EmbeddingsResponse<'_>>(json.get())
     });
     let response = match read {
         Ok(response) => response,
         Err(error) => {
-            return Err(match error_object(&body) {
+            return Err(match error_object(body) {
                 Some(object) => ProviderError::reported(object),
                 None => ProviderError::malformed("The provider's answer holds no embeddings.")
                     .caused_by(error),
@@ -154,7 +154,7 @@ mod tests {
             base64,
             r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AAAAPwAAgL8="}],"model":"m"}"#
         );
-        let read = read(float).unwrap();
+        let read = read(&float).unwrap();
         assert_eq!(
             (read.model.as_deref(), read.usage.unwrap().input_tokens),
             (Some("m"), 3)
@@ -250,10 +250,10 @@ mod tests {
     #[test]
     fn what_holds_no_vectors_is_an_error() {
         for body in ["", "[]", "{}", r#"{"data":7}"#, r#"{"data":["\ud800"]}"#] {
-            let error = read(Bytes::from(body.to_owned())).unwrap_err();
+            let error = read(&Bytes::from(body.to_owned())).unwrap_err();
             assert!(error.object.is_none(), "{body}");
         }
         let disguised = Bytes::from_static(br#"{"error":{"message":"no"}}"#);
-        assert_eq!(read(disguised).unwrap_err().object.unwrap().message, "no");
+        assert_eq!(read(&disguised).unwrap_err().object.unwrap().message, "no");
     }
 }

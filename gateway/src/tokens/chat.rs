@@ -78,7 +78,9 @@ fn embedded(vocabulary: &Vocabulary, input: &Value) -> u64 {
     match input {
         Value::Array(inputs) => inputs.iter().map(|one| embedded(vocabulary, one)).sum(),
         Value::Number(_) => 1,
-        other => text(vocabulary, Some(other)),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Object(_) => {
+            text(vocabulary, Some(input))
+        }
     }
 }
 

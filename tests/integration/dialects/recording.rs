@@ -188,10 +188,8 @@ async fn bad_bodies_are_refused_by_name_and_recorded() -> Result<()> {
         unsupported[endpoint.refused] = json!("x");
         let mut modelless = endpoint.asks("rivers", false);
         modelless["model"] = json!(7);
-        let twice = format!(
-            r#"{{"model":"a",{}"#,
-            &endpoint.asks("x", false).to_string()[1..]
-        );
+        let twice = endpoint.asks("x", false).to_string();
+        let twice = twice.replacen('{', r#"{"model":"a","#, 1);
         for (body, param) in [
             (unknown.to_string(), json!("novel")),
             (unsupported.to_string(), json!(endpoint.refused)),

@@ -88,7 +88,7 @@ pub(in crate::dialect) struct Call<'a> {
 #[derive(Debug, Default)]
 pub(in crate::dialect) struct Thinking<'a> {
     pub(in crate::dialect) index: Option<u64>,
-    pub(in crate::dialect) thinking: Cow<'a, str>,
+    pub(in crate::dialect) text: Cow<'a, str>,
     pub(in crate::dialect) signature: Cow<'a, str>,
     /// Reasoning that only Anthropic can read.
     pub(in crate::dialect) data: Cow<'a, str>,
@@ -106,7 +106,7 @@ impl<'a> Said<'a> {
             thinking: items(members, "thinking_blocks")
                 .map(|block| Thinking {
                     index: index(&block),
-                    thinking: member(&block, "thinking"),
+                    text: member(&block, "thinking"),
                     signature: member(&block, "signature"),
                     data: member(&block, "data"),
                 })

@@ -109,7 +109,7 @@ fn content<'a>(asked: &Asked, said: Said<'a>) -> Vec<Block<'a>> {
     for block in said.thinking {
         blocks.push(if block.data.is_empty() {
             Block::Thinking {
-                thinking: block.thinking,
+                thinking: block.text,
                 signature: block.signature,
             }
         } else {

@@ -128,8 +128,8 @@ impl MessageEvents {
             return;
         }
         self.open(Open::Thinking(block.index), || thinking(""), out);
-        if !block.thinking.is_empty() {
-            let delta = json!({"type": "thinking_delta", "thinking": block.thinking});
+        if !block.text.is_empty() {
+            let delta = json!({"type": "thinking_delta", "thinking": block.text});
             self.delta(&delta, out);
         }
         if !block.signature.is_empty() {

@@ -60,7 +60,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::float_arithmetic, reason = "the length is what is tested")]
     fn a_vector_depends_on_its_input_and_has_length_one() {
         let text = |text: &'static str| Input::Text(text.into());
         let vector = of(&text("a b"), None);

@@ -94,7 +94,8 @@ pub(super) fn translate(asked: Asked<'_>, body: &[u8]) -> Result<Embedded, Provi
     let encoding = request.map(|request| request.encoding).unwrap_or_default();
     let vectors = answer.embeddings.into_iter().map(|one| one.values);
     let tokens = answer.usage.and_then(|usage| usage.prompt);
-    embeddings::read(embeddings::write(vectors, encoding, asked.model, tokens))
+    let written = embeddings::write(vectors, encoding, asked.model, tokens);
+    embeddings::read(&written)
 }
 
 #[cfg(test)]
