@@ -67,7 +67,7 @@ tools: ## fetch the pinned NATS server, if the machine has none that will do
 	@$(PYTHON) .ci/provision
 
 .PHONY: tools-test
-tools-test: ## fetch what the tests need besides: a Valkey server, the OpenAI clients
+tools-test: ## fetch what the tests need besides: a Valkey server, the official clients
 	@$(PYTHON) .ci/provision --tests
 
 .PHONY: pins
