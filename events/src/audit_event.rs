@@ -9,6 +9,7 @@ use crate::{
         encode_direct,
     },
     exchange_event::Unshippable,
+    id::ProviderId,
     subject::{self, Lane},
 };
 
@@ -83,6 +84,46 @@ pub struct RetentionApplied {
     pub audit_sequence: u64,
 }
 
+/// Whether a gateway asks a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    /// It does.
+    Closed,
+    /// It asks others, while there are any.
+    Open,
+    /// It asks with one request at a time, to find out.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// The name as it stands in events, metrics and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// A gateway has changed its mind about asking a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerChanged {
+    /// Id of the provider.
+    #[serde(rename = "nexus.provider.id")]
+    pub provider: ProviderId,
+    /// Name of the provider.
+    #[serde(rename = "gen_ai.provider.name")]
+    pub provider_name: String,
+    /// What held before.
+    pub from: BreakerState,
+    /// What holds now.
+    pub to: BreakerState,
+    /// Why, in one word: `failures_in_a_row`, `failure_rate`, …
+    pub reason: String,
+}
+
 /// Every event of `NEXUS_AUDIT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditEvent {
@@ -94,6 +135,8 @@ pub enum AuditEvent {
     UnauthenticatedCalls(UnauthenticatedCalls),
     /// See [`BackupTaken`].
     BackupTaken(BackupTaken),
+    /// See [`BreakerChanged`].
+    BreakerChanged(BreakerChanged),
     /// See [`RetentionApplied`].
     RetentionApplied(RetentionApplied),
     /// See [`Unshippable`].
@@ -117,6 +160,7 @@ kind!(
     "ai.nexus.audit.unauthenticated_calls.v1"
 );
 kind!(BackupTaken, "ai.nexus.audit.backup_taken.v1");
+kind!(BreakerChanged, "ai.nexus.audit.breaker_changed.v1");
 kind!(RetentionApplied, "ai.nexus.audit.retention_applied.v1");
 
 /// The NATS subject of an audit event: `nexus.audit.<name>`.
@@ -181,6 +225,7 @@ impl AuditEvent {
                 Self::UnauthenticatedCalls(envelope.data_as()?)
             }
             "ai.nexus.audit.backup_taken.v1" => Self::BackupTaken(envelope.data_as()?),
+            "ai.nexus.audit.breaker_changed.v1" => Self::BreakerChanged(envelope.data_as()?),
             "ai.nexus.audit.retention_applied.v1" => Self::RetentionApplied(envelope.data_as()?),
             "ai.nexus.log.unshippable.v1" => Self::Unshippable(envelope.data_as()?),
             _ => return Ok(None),

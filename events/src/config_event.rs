@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     clock::UnixMillis,
     envelope::{Attributes, DecodeError, EncodeError, Envelope, EventData, Stamp, encode_direct},
-    id::{KeyId, ModelId, ProviderId},
+    id::{KeyId, ModelId, ProviderId, RouteId},
     seal::Sealed,
     subject,
 };
@@ -52,6 +52,44 @@ pub struct Model {
     pub created_ms: UnixMillis,
     /// When it was changed last.
     pub updated_ms: UnixMillis,
+}
+
+/// A name that clients ask for as a model, and who may answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Its id.
+    pub id: RouteId,
+    /// Its unique name; it goes before a configured model of the same name.
+    pub name: String,
+    /// Who may answer.
+    pub targets: Vec<RouteTarget>,
+    /// Tries for one request; `None`: as many as the gateway makes by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u8>,
+    /// Milliseconds until a provider's first byte; `None`: the gateway's setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_timeout_ms: Option<u32>,
+    /// Milliseconds that an answer may stand still; `None`: the gateway's setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_ms: Option<u32>,
+    /// When it was created.
+    pub created_ms: UnixMillis,
+    /// When it was changed last.
+    pub updated_ms: UnixMillis,
+}
+
+/// One of those who may answer a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTarget {
+    /// The configured model.
+    pub model: String,
+    /// The provider of it; `None`: everyone that offers the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderId>,
+    /// Share among the targets of the same priority.
+    pub weight: u16,
+    /// Group: a higher one is asked only when the lower ones cannot answer.
+    pub priority: u8,
 }
 
 /// What the holder of a key may do.
@@ -164,6 +202,14 @@ impl Resource for Model {
     }
 }
 
+impl Resource for Route {
+    const KIND: &'static str = "route";
+    const EVENT: &'static str = "ai.nexus.config.route_changed.v1";
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+}
+
 impl Resource for Key {
     const KIND: &'static str = "key";
     const EVENT: &'static str = "ai.nexus.config.key_changed.v1";
@@ -228,6 +274,8 @@ pub enum ConfigEvent {
     Provider(Changed<Provider>),
     /// A model changed.
     Model(Changed<Model>),
+    /// A route changed.
+    Route(Changed<Route>),
     /// A key changed.
     Key(Changed<Key>),
     /// A setting changed.
@@ -243,6 +291,7 @@ impl ConfigEvent {
         let event = match envelope.kind.as_ref() {
             Provider::EVENT => Self::Provider(envelope.data_as()?),
             Model::EVENT => Self::Model(envelope.data_as()?),
+            Route::EVENT => Self::Route(envelope.data_as()?),
             Key::EVENT => Self::Key(envelope.data_as()?),
             Setting::EVENT => Self::Setting(envelope.data_as()?),
             _ => return Ok(None),

@@ -108,6 +108,10 @@ id!(
     ModelId
 );
 id!(
+    /// A configured route.
+    RouteId
+);
+id!(
     /// One incarnation of an outbox: one start of one gateway process.
     OutboxId
 );

@@ -137,7 +137,7 @@ mod tests {
             assert_eq!(again(&envelope).unwrap(), written, "{kind}");
             read.insert(stored.kind.into_owned());
         }
-        assert_eq!(read.len(), 20, "{read:#?}");
+        assert_eq!(read.len(), 22, "{read:#?}");
         for step in STEPS {
             assert!(read.contains(step.from), "no sample of {}", step.from);
         }
@@ -199,6 +199,7 @@ mod tests {
             "config" => match ConfigEvent::decode(envelope).unwrap()? {
                 ConfigEvent::Provider(data) => written(envelope, &data),
                 ConfigEvent::Model(data) => written(envelope, &data),
+                ConfigEvent::Route(data) => written(envelope, &data),
                 ConfigEvent::Key(data) => written(envelope, &data),
                 ConfigEvent::Setting(data) => written(envelope, &data),
             },
@@ -207,6 +208,7 @@ mod tests {
                 AuditEvent::AccessRefused(data) => written(envelope, &data),
                 AuditEvent::UnauthenticatedCalls(data) => written(envelope, &data),
                 AuditEvent::BackupTaken(data) => written(envelope, &data),
+                AuditEvent::BreakerChanged(data) => written(envelope, &data),
                 AuditEvent::RetentionApplied(data) => written(envelope, &data),
                 AuditEvent::Unshippable(data) => written(envelope, &data),
             },

@@ -1,7 +1,7 @@
 //! The management API: one file for each family.
 //!
 //! Writes change the configuration ([`crate::configuration::commands`]); reads
-//! of providers, models and keys come from the configuration in force here,
+//! of providers, models, routes and keys come from the configuration in force here,
 //! reads of statistics and content from the read model.
 
 pub mod answer;
@@ -14,5 +14,6 @@ pub mod parameters;
 pub mod provider_models;
 pub mod providers;
 pub mod requests;
+pub mod routes;
 pub mod settings;
 pub mod stats;

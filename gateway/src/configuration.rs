@@ -27,7 +27,9 @@ use tokio::sync::watch;
 
 pub use commands::{CommandError, Commands};
 pub use fold::Fold;
-pub use snapshot::{Candidate, Entry, MessageKey, ProviderRecord, Snapshot};
+pub use snapshot::{
+    Alternative, Alternatives, Candidate, Entry, MessageKey, ProviderRecord, Snapshot,
+};
 
 /// The configuration in force; a cheap handle.
 #[derive(Clone, Debug)]

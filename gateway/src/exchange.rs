@@ -67,7 +67,7 @@ use crate::{
     middleware::Arrival,
     protocol::openai::request::{BadRequest, ChatRequest},
     provider::{ProviderError, UpstreamRequest, transport::Transport},
-    routing::Route,
+    routing::{Route, Routing},
     session::{Asked, Matched, Scope, Sessions, Thread},
     settings::BODY_BYTES_MAX,
 };
@@ -75,6 +75,8 @@ use crate::{
 /// What the engine works with.
 #[derive(Clone, Debug)]
 pub struct Parts {
+    /// Finds providers.
+    pub routing: Routing,
     /// The way to providers.
     pub transport: Transport,
     /// Where events are safe.
@@ -215,8 +217,9 @@ impl Engine {
             error,
             model: Some(request.model().to_owned()),
         };
-        let mut route = Route::find(&ask.snapshot, request.model(), ask.provider.as_deref())
-            .ok_or_else(|| refused(ApiError::model_not_found(request.model())))?;
+        let (routing, provider) = (&self.parts.routing, ask.provider.as_deref());
+        let route = routing.find(&ask.snapshot, request.model(), provider);
+        let mut route = route.ok_or_else(|| refused(ApiError::model_not_found(request.model())))?;
         let room = self.parts.limits.find_room(&mut route).await;
         room.map_err(&refused)?;
         let backlog = self

@@ -35,6 +35,14 @@ pub struct Metrics {
     pub first_token_seconds: Histogram,
     /// From an attempt's start to its end.
     pub upstream_seconds: Histogram,
+    /// Tries after a failed one.
+    pub retries: IntCounter,
+    /// Tries that the gateway's budget of retries did not allow.
+    pub retries_refused: IntCounter,
+    /// Changes of providers' breakers, by what they became.
+    pub breaker_changes: IntCounterVec,
+    /// Providers whose breaker is not closed.
+    pub breakers_open: IntGauge,
     /// Exchanges under way.
     pub open_exchanges: IntGauge,
     /// Open WebSocket connections.
@@ -86,6 +94,20 @@ impl Metrics {
                 "Time to the first byte of the answer.",
             )?,
             upstream_seconds: new.latency("nexus_upstream_seconds", "Time of one attempt.")?,
+            retries: new.counter("nexus_retries_total", "Tries after a failed one.")?,
+            retries_refused: new.counter(
+                "nexus_retries_refused_total",
+                "Tries that the budget of retries did not allow.",
+            )?,
+            breaker_changes: new.counters(
+                "nexus_breaker_changes_total",
+                "Changes of providers' breakers.",
+                "to",
+            )?,
+            breakers_open: new.gauge(
+                "nexus_breakers_open",
+                "Providers whose breaker is not closed.",
+            )?,
             open_exchanges: new.gauge("nexus_open_exchanges", "Exchanges under way.")?,
             websockets: new.gauge("nexus_websockets", "Open WebSocket connections.")?,
             connections: new.gauge("nexus_connections", "Client connections open.")?,

@@ -12,7 +12,10 @@ use axum::{
 use http::Method;
 
 use crate::{
-    admin::{conversations, keys, models, provider_models, providers, requests, settings, stats},
+    admin::{
+        conversations, keys, models, provider_models, providers, requests, routes as model_routes,
+        settings, stats,
+    },
     auth::Permission::{
         self, CallModels, ChangeConfiguration, ListModels, ManageKeys, ReadConfiguration,
         ReadContent, ReadStatistics, ReadUsage,
@@ -84,6 +87,16 @@ fn table() -> Vec<Route> {
             ChangeConfiguration,
             provider_models::delete,
         ),
+        get("/routes", ReadConfiguration, model_routes::list),
+        post("/routes", ChangeConfiguration, model_routes::create),
+        get(
+            "/routes/explain",
+            ReadConfiguration,
+            model_routes::explain::get,
+        ),
+        get("/routes/{id}", ReadConfiguration, model_routes::get),
+        put("/routes/{id}", ChangeConfiguration, model_routes::update),
+        delete("/routes/{id}", ChangeConfiguration, model_routes::delete),
         get("/keys", ManageKeys, keys::list),
         post("/keys", ManageKeys, keys::create),
         get("/keys/{id}", ManageKeys, keys::get),

@@ -1,148 +1,320 @@
-//! From a model's name to a provider, and to the next one when it fails.
+//! From the name that a client asks for to a provider, and to the next one when it fails.
 //!
-//! Candidates are the providers that offer the model, in the order of their
-//! names. The first is asked; where it fails in a way that another may mend,
-//! and nothing has reached the client, the next is. Every try is a pair of
-//! attempt events under the one request id.
+//! *What it is.* A configured route names its targets with priorities and
+//! weights; a configured model without one has the implicit route, all who
+//! offer it. [`Routing::find`] opens a [`Route`] for one request: whom it asks
+//! now ([`choice`]), whom after that, how often. What every gateway learns of
+//! the providers by itself stands beside it: what it costs to ask ([`load`]),
+//! whether to ask at all ([`breaker`]), how many retries are left ([`budget`]).
+//!
+//! *What it promises.* A retry happens before the first byte only, never at the
+//! same provider and model twice unless there is no other, and within the
+//! gateway's budget. No provider is refused to a client by a guess of ours:
+//! where all breakers are open, one is asked all the same. Each transition of a
+//! breaker is an audit event.
+//!
+//! *What it costs.* One read lock and two small lists a request, and for each who
+//! may answer some locks of a few instructions. None is held over an await.
 
+pub mod breaker;
+pub mod budget;
+pub mod chance;
+pub mod choice;
+pub mod explain;
+pub mod load;
+pub mod reach;
+mod route;
+mod standing;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use nexus_events::{
+    audit_event::{self, BreakerChanged, BreakerState},
+    clock::SharedClock,
+    config_event::Provider,
+    envelope::Stamp,
+    id::{ModelId, ProviderId},
+    outbox::Outbox,
+};
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use self::{
+    breaker::Transition, budget::Budget, chance::Chance, choice::Standing, load::Load,
+    standing::Known,
+};
+pub use self::{
+    route::{Next, Route, target},
+    standing::{Failing, LastFailure, Reached, Seen},
+};
 use crate::{
-    configuration::{Candidate, Snapshot},
-    provider::{Retry, Target},
-    settings::Secret,
+    configuration::{Alternative, Candidate, ProviderRecord, Snapshot},
+    metrics::Metrics,
 };
 
-/// Tries for one request: 2. A client that waits through more has given up.
-pub const ATTEMPTS_MAX: u32 = 2;
+/// Finds providers and knows how they fare; a cheap handle.
+#[derive(Clone, Debug)]
+pub struct Routing {
+    inner: Arc<Inner>,
+}
 
-/// The providers that may answer one request, and how far they have been tried.
 #[derive(Debug)]
-pub struct Route {
-    current: Candidate,
-    others: std::vec::IntoIter<Candidate>,
-    attempt: u32,
+struct Inner {
+    registry: RwLock<Registry>,
+    budget: Budget,
+    chance: Chance,
+    clock: SharedClock,
+    outbox: Outbox,
+    metrics: Arc<Metrics>,
 }
 
-impl Route {
-    /// The route for a model, to one provider (by id or name) or to any; `None` when nobody offers it.
-    pub fn find(snapshot: &Snapshot, model: &str, provider: Option<&str>) -> Option<Self> {
-        let mut candidates = snapshot.candidates(model);
-        if let Some(wanted) = provider {
-            candidates.retain(|candidate| {
-                let provider = &candidate.provider.resource;
-                provider.name == wanted || provider.id.to_string() == wanted
+/// What is known of providers and of their models: of those that are configured only.
+#[derive(Debug, Default)]
+struct Registry {
+    providers: HashMap<ProviderId, Arc<Known>>,
+    models: HashMap<ModelId, Arc<Load>>,
+}
+
+/// One of those who may answer a request.
+#[derive(Debug)]
+struct Contender {
+    candidate: Candidate,
+    priority: u8,
+    weight: u16,
+    known: Arc<Known>,
+    load: Arc<Load>,
+    spent: bool,
+}
+
+impl Routing {
+    /// Nothing is known of anybody yet.
+    pub fn new(outbox: Outbox, clock: SharedClock, metrics: Arc<Metrics>, chance: Chance) -> Self {
+        let inner = Inner {
+            registry: RwLock::default(),
+            budget: Budget::full(Instant::now()),
+            chance,
+            clock,
+            outbox,
+            metrics,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The route for what a client asks for, to one provider (by id or name) or to any; `None`
+    /// when nobody offers it.
+    pub fn find(&self, snapshot: &Snapshot, model: &str, provider: Option<&str>) -> Option<Route> {
+        let alternatives = snapshot.alternatives(model)?;
+        let meant = alternatives.list.iter().filter(|one| {
+            let provider_of = &one.candidate.provider.resource;
+            provider.is_none_or(|wanted| {
+                provider_of.name == wanted || provider_of.id.to_string() == wanted
+            })
+        });
+        let contenders = self.inner.contenders(snapshot, meant);
+        self.inner.budget.request();
+        Route::open(&self.inner, alternatives.route.clone(), contenders)
+    }
+
+    /// What is known of a provider; nothing yet of one that was never asked.
+    pub fn seen(&self, provider: &Provider) -> Option<Seen> {
+        let registry = self.inner.registry.read();
+        let known = registry.providers.get(&provider.id);
+        known
+            .filter(|known| known.is_of(provider))
+            .map(|known| known.seen())
+    }
+
+    /// A look at a provider ended.
+    fn looked(&self, snapshot: &Snapshot, record: &Arc<ProviderRecord>, reachable: bool) {
+        let Some(known) = self.inner.provider(snapshot, record) else {
+            return;
+        };
+        let at = self.inner.clock.now();
+        if let Some(transition) = known.looked(Reached { reachable, at }) {
+            self.inner.tell(&record.resource, transition);
+        }
+    }
+}
+
+impl Inner {
+    /// Those who may answer, with what is known of each.
+    fn contenders<'a>(
+        &self,
+        snapshot: &Snapshot,
+        list: impl Iterator<Item = &'a Alternative> + Clone,
+    ) -> Vec<Contender> {
+        let known: Option<Vec<_>> = {
+            let registry = self.registry.read();
+            list.clone()
+                .map(|one| registry.get(&one.candidate))
+                .collect()
+        };
+        let known =
+            known.unwrap_or_else(|| self.enter(snapshot, list.clone().map(|one| &one.candidate)));
+        let both = list.zip(known);
+        both.map(|(one, (known, load))| Contender {
+            candidate: one.candidate.clone(),
+            priority: one.priority,
+            weight: one.weight,
+            known,
+            load,
+            spent: false,
+        })
+        .collect()
+    }
+
+    /// Enters newcomers, and strikes off who is not configured any more: so there are never more
+    /// than were configured at one time.
+    fn enter<'a>(
+        &self,
+        snapshot: &Snapshot,
+        candidates: impl Iterator<Item = &'a Candidate>,
+    ) -> Vec<(Arc<Known>, Arc<Load>)> {
+        let now = Instant::now();
+        let mut moved = Vec::new();
+        let mut registry = self.registry.write();
+        registry.keep_those_of(snapshot);
+        let known = candidates
+            .map(|candidate| {
+                let record = &candidate.provider;
+                let load = registry.models.entry(candidate.model.id).or_default();
+                let load = Arc::clone(load);
+                (registry.provider(record, now, &mut moved), load)
+            })
+            .collect();
+        drop(registry);
+        self.show_open();
+        for (record, transition) in moved {
+            self.tell(&record.resource, transition);
+        }
+        known
+    }
+
+    /// A provider's entry; `None` when the configuration does not hold it any more.
+    fn provider(&self, snapshot: &Snapshot, record: &Arc<ProviderRecord>) -> Option<Arc<Known>> {
+        snapshot.provider(record.resource.id)?;
+        let mut moved = Vec::new();
+        let known = {
+            let mut registry = self.registry.write();
+            registry.keep_those_of(snapshot);
+            registry.provider(record, Instant::now(), &mut moved)
+        };
+        self.show_open();
+        for (record, transition) in moved {
+            self.tell(&record.resource, transition);
+        }
+        Some(known)
+    }
+
+    /// Shows how many breakers are not closed.
+    fn show_open(&self) {
+        let registry = self.registry.read();
+        let not_closed = registry.providers.values();
+        let not_closed = not_closed.filter(|known| known.breaker() != BreakerState::Closed);
+        let count = i64::try_from(not_closed.count()).unwrap_or(i64::MAX);
+        drop(registry);
+        self.metrics.breakers_open.set(count);
+    }
+
+    /// Records that a breaker has changed.
+    fn tell(&self, provider: &Provider, transition: Transition) {
+        let Transition { from, to, reason } = transition;
+        tracing::warn!(
+            provider = %provider.name,
+            from = from.as_str(),
+            to = to.as_str(),
+            reason,
+            "the provider's breaker has changed"
+        );
+        let metrics = &self.metrics;
+        metrics
+            .breaker_changes
+            .with_label_values(&[to.as_str()])
+            .inc();
+        self.show_open();
+        let data = BreakerChanged {
+            provider: provider.id,
+            provider_name: provider.name.clone(),
+            from,
+            to,
+            reason: reason.to_owned(),
+        };
+        let source = format!("/nexus/gateway/{}", self.outbox.id());
+        let about = provider.id.to_string();
+        let record = audit_event::record(&source, Stamp::draw(&*self.clock), &about, &data);
+        let appended = record
+            .map_err(|error| error.to_string())
+            .and_then(|record| {
+                let appended = self.outbox.append(&record);
+                appended.map_err(|error| error.to_string())
             });
+        if let Err(error) = appended {
+            tracing::error!(error, provider = %provider.name, "a breaker's change was not recorded");
         }
-        Self::of(candidates)
-    }
-
-    fn of(candidates: Vec<Candidate>) -> Option<Self> {
-        let mut others = candidates.into_iter();
-        Some(Self {
-            current: others.next()?,
-            others,
-            attempt: 1,
-        })
-    }
-
-    /// Who is asked now.
-    pub const fn current(&self) -> &Candidate {
-        &self.current
-    }
-
-    /// Number of the present attempt, from 1.
-    pub const fn attempt(&self) -> u32 {
-        self.attempt
-    }
-
-    /// Passes over a provider that is not to be asked; `false` when there is no other.
-    pub fn skip(&mut self) -> bool {
-        self.others.next().is_some_and(|next| {
-            self.current = next;
-            true
-        })
-    }
-
-    /// Goes on to the next provider, if there is one and the failure allows it.
-    pub fn advance(&mut self, retry: Retry) -> bool {
-        // `Retry-After` is about the provider that failed; the next one may be asked at once.
-        if retry == Retry::Never || self.attempt >= ATTEMPTS_MAX || !self.skip() {
-            return false;
-        }
-        self.attempt += 1;
-        true
     }
 }
 
-/// Where a request to that candidate goes.
-pub fn target(candidate: &Candidate) -> Target<'_> {
-    let model = &candidate.model;
-    Target {
-        server_url: &candidate.provider.resource.server_url,
-        server_key: candidate.provider.server_key.as_ref().map(Secret::expose),
-        model: model.upstream_model.as_ref().unwrap_or(&model.model_name),
+impl Registry {
+    fn get(&self, candidate: &Candidate) -> Option<(Arc<Known>, Arc<Load>)> {
+        let known = self.providers.get(&candidate.provider.resource.id)?;
+        let load = self.models.get(&candidate.model.id)?;
+        known
+            .is_of(&candidate.provider.resource)
+            .then(|| (Arc::clone(known), Arc::clone(load)))
+    }
+
+    /// A provider's entry; a new one for a newcomer, and for one that has moved.
+    fn provider(
+        &mut self,
+        record: &Arc<ProviderRecord>,
+        now: Instant,
+        moved: &mut Vec<(Arc<ProviderRecord>, Transition)>,
+    ) -> Arc<Known> {
+        let id = record.resource.id;
+        match self.providers.get(&id) {
+            Some(known) if known.is_of(&record.resource) => return Arc::clone(known),
+            Some(known) if known.breaker() != BreakerState::Closed => {
+                let transition = Transition {
+                    from: known.breaker(),
+                    to: BreakerState::Closed,
+                    reason: "address_changed",
+                };
+                moved.push((Arc::clone(record), transition));
+            }
+            Some(_) | None => {}
+        }
+        let known = Arc::new(Known::nothing(record, now));
+        self.providers.insert(id, Arc::clone(&known));
+        known
+    }
+
+    fn keep_those_of(&mut self, snapshot: &Snapshot) {
+        self.providers
+            .retain(|id, _| snapshot.provider(*id).is_some());
+        self.models.retain(|id, _| snapshot.model(*id).is_some());
+    }
+}
+
+impl Contender {
+    fn standing(&self, now: Instant) -> Standing {
+        // A probe costs one request at a time, and what failed is forgiven only by an answer: its
+        // figure would keep away from it everybody who could bring one.
+        let cost = if self.known.wants_probe(now) {
+            Duration::ZERO
+        } else {
+            self.load.cost(now)
+        };
+        Standing {
+            priority: self.priority,
+            weight: self.weight,
+            cost,
+            blocked: self.known.blocked(now),
+            spent: self.spent,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{sync::Arc, time::Duration};
-
-    use nexus_events::{
-        clock::{SystemClock, UnixMillis},
-        config_event::{Model, Provider},
-        id::{ModelId, ProviderId},
-    };
-
-    use super::*;
-    use crate::configuration::ProviderRecord;
-
-    fn candidate(provider: &str) -> Candidate {
-        let (id, zero) = (ProviderId::draw(&SystemClock), UnixMillis::from_millis(0));
-        Candidate {
-            provider: Arc::new(ProviderRecord {
-                resource: Provider {
-                    id,
-                    name: provider.to_owned(),
-                    kind: "openai".to_owned(),
-                    server_url: format!("http://{provider}.test"),
-                    server_key: None,
-                    rate_limit: None,
-                    created_ms: zero,
-                    updated_ms: zero,
-                },
-                server_key: Some(Secret::new("sk-1".to_owned())),
-            }),
-            model: Arc::new(Model {
-                id: ModelId::draw(&SystemClock),
-                provider_id: id,
-                model_name: "m".to_owned(),
-                upstream_model: (provider == "b").then(|| "upstream".to_owned()),
-                created_ms: zero,
-                updated_ms: zero,
-            }),
-        }
-    }
-
-    #[test]
-    fn the_next_provider_is_asked_where_the_failure_allows_it() {
-        let mut route = Route::of(vec![candidate("a"), candidate("b"), candidate("c")]).unwrap();
-        assert!(!route.advance(Retry::Never));
-        assert_eq!(target(route.current()).server_url, "http://a.test");
-        assert!(route.advance(Retry::After(Duration::from_secs(9))));
-        assert_eq!(route.attempt(), 2);
-        let target = target(route.current());
-        assert_eq!(
-            (target.model, target.server_key),
-            ("upstream", Some("sk-1"))
-        );
-        assert!(!route.advance(Retry::Now), "two attempts are all");
-    }
-
-    #[test]
-    fn a_lone_provider_is_asked_once() {
-        assert!(Route::of(Vec::new()).is_none());
-        let mut route = Route::of(vec![candidate("a")]).unwrap();
-        assert!(!route.advance(Retry::Now));
-        assert_eq!(target(route.current()).model, "m");
-    }
-}
+mod tests;

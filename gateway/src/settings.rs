@@ -46,6 +46,9 @@ pub struct GatewaySettings {
     /// Time that a provider's answer may stand still, in seconds
     #[arg(long = "upstream-idle-seconds", env = "NEXUS_UPSTREAM_IDLE_SECONDS", default_value = "120", value_parser = value::seconds)]
     pub upstream_idle: Duration,
+    /// How often each provider is looked at whether it can be reached, in seconds; 0: never
+    #[arg(long = "health-interval-seconds", env = "NEXUS_HEALTH_INTERVAL_SECONDS", default_value = "30", value_parser = value::seconds_or_never)]
+    pub health_interval: Duration,
     /// When a byte may leave the gateway: `local` (it is in the outbox) or `stream` (`JetStream` has acknowledged it)
     #[arg(long, env = "NEXUS_RELEASE", default_value = "local", value_parser = value::release)]
     pub release: Release,

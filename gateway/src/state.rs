@@ -12,6 +12,7 @@ use crate::{
     exchange::Engine,
     limits::Limits,
     metrics::Metrics,
+    routing::Routing,
     session::Sessions,
     settings::{GatewaySettings, RoleSettings},
 };
@@ -33,6 +34,8 @@ pub struct AppState {
     pub commands: Commands,
     /// Carries exchanges out.
     pub engine: Engine,
+    /// Finds providers and knows how they fare.
+    pub routing: Routing,
     /// How much may be asked for.
     pub limits: Limits,
     /// Finds conversations.

@@ -173,7 +173,7 @@ async fn gateways_that_start_at_once_share_one_installation() -> Result<()> {
         let snapshot = gateway.configuration.current();
         assert_eq!(snapshot.message_key(), first.message_key());
         assert_eq!(snapshot.providers().count(), 1);
-        assert_eq!(snapshot.candidates("echo").len(), 1);
+        assert_eq!(snapshot.alternatives("echo").unwrap().list.len(), 1);
         assert_eq!(snapshot.keys().count(), 1);
     }
     let shown = gateways

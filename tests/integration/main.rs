@@ -38,6 +38,7 @@ mod release;
 mod replay;
 mod resume;
 mod roles;
+mod routes;
 mod running;
 mod sessions;
 mod shared_state;

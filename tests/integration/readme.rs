@@ -275,7 +275,8 @@ async fn every_command_works_as_it_stands() -> Result<()> {
 
     let answer: Value = serde_json::from_str(output_of(&ran, "/v1/chat/completions")?.trim())?;
     assert_eq!(answer["choices"][0]["message"]["content"], "Hello, hub");
-    ensure!(output_of(&ran, "gpt-4.1-mini")?.contains("\"model_name\""));
+    ensure!(output_of(&ran, "sk-your-key")?.contains("\"model_name\""));
+    ensure!(output_of(&ran, "\"name\": \"smart\"")?.contains("\"targets\""));
     ensure!(
         !outcome.stdout.contains("sk-your-key"),
         "a provider's key came back"

@@ -95,7 +95,7 @@ impl From<CommandError> for ApiError {
         match &error {
             CommandError::NotFound(what) => Self::not_found(what),
             CommandError::Invalid { member, message } => {
-                Self::invalid_request(Some(member), *message)
+                Self::invalid_request(Some(member), &**message)
             }
             CommandError::Refused { code, message } => Self::conflict(code, message.clone()),
             CommandError::Forbidden(message) => Self::forbidden(*message),

@@ -1,4 +1,4 @@
-//! The models that a client may ask for, as the `OpenAI` API lists them.
+//! The models and routes that a client may ask for, as the `OpenAI` API lists them.
 //!
 //! `GET /v1/models` · `GET /v1/models/{model}`
 //! (<https://platform.openai.com/docs/api-reference/models>, read 2026-11-24)
@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::{answer, parameters::PathParameter};
-use crate::{configuration::Candidate, error::ApiError, state::State};
+use crate::{configuration::Alternatives, error::ApiError, state::State};
 
 #[derive(Debug, Serialize)]
 struct List<'a> {
@@ -26,17 +26,21 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// A model is as old as the first offer of it, and owned by whoever is asked first.
-    fn of(name: &'a str, candidates: &'a [Candidate]) -> Option<Self> {
-        let oldest = candidates
-            .iter()
-            .map(|candidate| candidate.model.created_ms)
-            .min()?;
+    /// A model is as old as the first offer of it, a route as its creation; both are owned by the
+    /// first who may answer.
+    fn of(name: &'a str, alternatives: &'a Alternatives) -> Option<Self> {
+        let offered = alternatives.list.iter();
+        let offered = offered.map(|one| one.candidate.model.created_ms).min()?;
+        let created = alternatives
+            .route
+            .as_ref()
+            .map_or(offered, |route| route.created_ms);
+        let first = alternatives.list.first()?;
         Some(Self {
             id: name,
             object: "model",
-            created: oldest.as_millis().div_euclid(1000),
-            owned_by: &candidates.first()?.provider.resource.name,
+            created: created.as_millis().div_euclid(1000),
+            owned_by: &first.candidate.provider.resource.name,
         })
     }
 }
@@ -49,7 +53,7 @@ pub async fn list(Extract(state): Extract<State>) -> Result<Response, ApiError> 
     let snapshot = state.configuration.current();
     let data = snapshot
         .models()
-        .filter_map(|(name, candidates)| View::of(name, candidates))
+        .filter_map(|(name, alternatives)| View::of(name, alternatives))
         .collect();
     let list = List {
         object: "list",
@@ -67,7 +71,8 @@ pub async fn get(
     name: PathParameter,
 ) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
-    let candidates = snapshot.candidates(&name.0);
-    let view = View::of(&name.0, &candidates).ok_or_else(|| ApiError::model_not_found(&name.0))?;
+    let alternatives = snapshot.alternatives(&name.0);
+    let view = alternatives.and_then(|alternatives| View::of(&name.0, alternatives));
+    let view = view.ok_or_else(|| ApiError::model_not_found(&name.0))?;
     answer::json(StatusCode::OK, &view)
 }

@@ -266,8 +266,8 @@ fn has_provider(snapshot: &Snapshot, model: &Model) -> Result<(), CommandError> 
     match snapshot.provider(model.provider_id) {
         Some(_) => Ok(()),
         None => Err(CommandError::Invalid {
-            member: "provider_id",
-            message: "There is no such provider.",
+            member: "provider_id".into(),
+            message: "There is no such provider.".into(),
         }),
     }
 }

@@ -8,17 +8,17 @@
 //! the deletion can be repeated.
 
 mod body;
+mod health;
+mod view;
 
 use axum::{extract::State as Extract, response::Response};
+use body::{Change, New, check_key, check_url};
 use http::{HeaderMap, StatusCode};
 use nexus_events::{
-    clock::UnixMillis,
     config_event::{Action, Model, Provider},
     id::{ModelId, ProviderId},
 };
-use serde::Serialize;
-
-use body::{Change, New, check_key, check_url};
+use view::View;
 
 use super::{
     answer::{self, Deleted},
@@ -38,34 +38,6 @@ use crate::{
     state::{AppState, State},
 };
 
-/// A provider as the API shows it.
-#[derive(Debug, Serialize)]
-struct View<'a> {
-    id: ProviderId,
-    name: &'a str,
-    kind: &'a str,
-    server_url: &'a str,
-    has_key: bool,
-    rate_limit: Option<u32>,
-    created_ms: UnixMillis,
-    updated_ms: UnixMillis,
-}
-
-impl<'a> View<'a> {
-    fn of(provider: &'a Provider) -> Self {
-        Self {
-            id: provider.id,
-            name: &provider.name,
-            kind: &provider.kind,
-            server_url: &provider.server_url,
-            has_key: provider.server_key.is_some(),
-            rate_limit: provider.rate_limit,
-            created_ms: provider.created_ms,
-            updated_ms: provider.updated_ms,
-        }
-    }
-}
-
 /// `GET /providers`.
 ///
 /// # Errors
@@ -77,7 +49,10 @@ pub async fn list(
     let snapshot = state.configuration.current();
     let rows = snapshot.providers().map(|entry| {
         let provider = &entry.resource.resource;
-        (provider.id.to_string(), View::of(provider))
+        (
+            provider.id.to_string(),
+            View::of(provider, state.routing.seen(provider)),
+        )
     });
     answer::json(StatusCode::OK, &page(rows, &parameters)?)
 }
@@ -93,7 +68,8 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
     let entry = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("provider"))?;
-    let view = View::of(&entry.resource.resource);
+    let provider = &entry.resource.resource;
+    let view = View::of(provider, state.routing.seen(provider));
     answer::resource(StatusCode::OK, &view, entry.sequence)
 }
 
@@ -128,7 +104,7 @@ pub async fn create(
             Ok(provider.clone())
         })
         .await?;
-    let view = View::of(&written.resource);
+    let view = View::of(&written.resource, None);
     answer::resource(StatusCode::CREATED, &view, written.sequence)
 }
 
@@ -204,7 +180,7 @@ pub async fn update(
             })
         })
         .await?;
-    let view = View::of(&written.resource);
+    let view = View::of(&written.resource, state.routing.seen(&written.resource));
     answer::resource(StatusCode::OK, &view, written.sequence)
 }
 
@@ -369,27 +345,4 @@ fn seal(
         .master_key
         .seal(key.expose().as_bytes(), &provider_seal(id))
         .map_err(ApiError::internal)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_key_is_in_no_view() {
-        let key = nexus_events::seal::MasterKey::draw().unwrap();
-        let provider = Provider {
-            id: ProviderId::from_uuid(uuid::Uuid::from_u128(1)),
-            name: "a".to_owned(),
-            kind: "openai".to_owned(),
-            server_url: "http://x".to_owned(),
-            server_key: Some(key.seal(b"sk-1", "x").unwrap()),
-            rate_limit: None,
-            created_ms: UnixMillis::from_millis(0),
-            updated_ms: UnixMillis::from_millis(0),
-        };
-        let view = serde_json::to_value(View::of(&provider)).unwrap();
-        assert_eq!(view["has_key"], true);
-        assert!(view.get("server_key").is_none());
-    }
 }

@@ -37,6 +37,7 @@ struct View {
     upstream_connect_seconds: f64,
     upstream_first_byte_seconds: f64,
     upstream_idle_seconds: f64,
+    health_interval_seconds: f64,
     shared_state: &'static str,
     master_key_id: String,
     config_sequence: u64,
@@ -79,6 +80,7 @@ pub async fn get(Extract(state): Extract<State>, _: NoParameters) -> Result<Resp
         upstream_connect_seconds: gateway.upstream_connect.as_secs_f64(),
         upstream_first_byte_seconds: gateway.upstream_first_byte.as_secs_f64(),
         upstream_idle_seconds: gateway.upstream_idle.as_secs_f64(),
+        health_interval_seconds: gateway.health_interval.as_secs_f64(),
         shared_state: if role.redis_url().is_some() {
             "redis"
         } else {

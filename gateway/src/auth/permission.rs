@@ -11,9 +11,9 @@ pub enum Permission {
     CallModels,
     /// See which models there are.
     ListModels,
-    /// See providers, models and settings, without secrets.
+    /// See providers, models, routes and settings, without secrets.
     ReadConfiguration,
-    /// Change providers and models.
+    /// Change providers, models and routes.
     ChangeConfiguration,
     /// See, create and revoke keys.
     ManageKeys,

@@ -37,9 +37,9 @@ pub enum CommandError {
     #[error("{message}")]
     Invalid {
         /// The member that names it.
-        member: &'static str,
+        member: Cow<'static, str>,
         /// The sentence for the client.
-        message: &'static str,
+        message: Cow<'static, str>,
     },
     /// What is there stands against it.
     #[error("{message}")]

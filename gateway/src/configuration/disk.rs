@@ -14,7 +14,9 @@ use super::Fold;
 use crate::data_dir::write_whole;
 
 /// Version of the file's shape; another one is not read.
-const VERSION: u32 = 1;
+///
+/// 2: with routes, which a version that did not know them has passed over.
+const VERSION: u32 = 2;
 
 /// What the file holds.
 #[derive(Debug, Serialize, Deserialize)]

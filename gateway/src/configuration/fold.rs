@@ -7,18 +7,20 @@
 //! A model is there only as long as its provider: the log cannot expect both at
 //! once, so one may be stored in the moment in which its provider goes.
 
+mod alternatives;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use nexus_events::{
-    config_event::{Action, Changed, ConfigEvent, Key, Model, Provider, Resource, Setting},
+    config_event::{Action, Changed, ConfigEvent, Key, Model, Provider, Resource, Route, Setting},
     envelope::{DecodeError, Envelope},
-    id::{KeyId, ModelId, ProviderId},
+    id::{KeyId, ModelId, ProviderId, RouteId},
     seal::{MasterKey, SealError},
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use super::snapshot::{Candidate, Entry, MessageKey, ProviderRecord, Snapshot};
+use super::snapshot::{Entry, MessageKey, ProviderRecord, Snapshot};
 use crate::settings::Secret;
 
 /// Name of the setting that holds the key of message ids.
@@ -37,6 +39,7 @@ pub struct Fold {
     sequence: u64,
     providers: BTreeMap<ProviderId, Stored<Provider>>,
     models: BTreeMap<ModelId, Stored<Model>>,
+    routes: BTreeMap<RouteId, Stored<Route>>,
     keys: BTreeMap<KeyId, Stored<Key>>,
     settings: BTreeMap<String, Stored<Setting>>,
     /// Stream sequence of the last change of each kind, deletions included.
@@ -98,6 +101,10 @@ impl Fold {
                     self.models.remove(&model);
                 }
             }
+            Some(ConfigEvent::Route(change)) => {
+                self.kinds.insert(Route::KIND.to_owned(), sequence);
+                put(&mut self.routes, change.resource.id, sequence, change);
+            }
             Some(ConfigEvent::Key(change)) => {
                 self.kinds.insert(Key::KIND.to_owned(), sequence);
                 put(&mut self.keys, change.resource.id, sequence, change);
@@ -154,14 +161,11 @@ impl Fold {
             .filter(|(_, stored)| providers.contains_key(&stored.resource.provider_id))
             .map(|(id, stored)| (*id, entry(stored)))
             .collect();
-        let keys: BTreeMap<_, _> = self
-            .keys
-            .iter()
-            .map(|(id, stored)| (*id, entry(stored)))
-            .collect();
+        let routes: BTreeMap<_, _> = entries(&self.routes);
+        let keys: BTreeMap<_, _> = entries(&self.keys);
         Ok(Snapshot {
             sequence: self.sequence,
-            candidates: candidates(&providers, &models),
+            alternatives: alternatives::of(&providers, &models, &routes),
             keys_by_hash: keys
                 .values()
                 .filter_map(|entry| {
@@ -172,6 +176,7 @@ impl Fold {
             kinds: self.kinds.clone(),
             providers,
             models,
+            routes,
             keys,
         })
     }
@@ -228,6 +233,11 @@ fn entry<T: Clone>(stored: &Stored<T>) -> Entry<T> {
     }
 }
 
+fn entries<K: Copy + Ord, T: Clone>(table: &BTreeMap<K, Stored<T>>) -> BTreeMap<K, Entry<T>> {
+    let entries = table.iter();
+    entries.map(|(id, stored)| (*id, entry(stored))).collect()
+}
+
 fn open_provider(stored: &Stored<Provider>, master: &MasterKey) -> Entry<ProviderRecord> {
     let provider = &stored.resource;
     let server_key = provider.server_key.as_ref().and_then(|sealed| {
@@ -256,30 +266,6 @@ fn open_provider(stored: &Stored<Provider>, master: &MasterKey) -> Entry<Provide
         }),
         sequence: stored.sequence,
     }
-}
-
-/// Model name → who offers it, in the order of the providers' names.
-fn candidates(
-    providers: &BTreeMap<ProviderId, Entry<ProviderRecord>>,
-    models: &BTreeMap<ModelId, Entry<Model>>,
-) -> BTreeMap<String, Vec<Candidate>> {
-    let mut by_name: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
-    for model in models.values() {
-        let Some(provider) = providers.get(&model.resource.provider_id) else {
-            continue;
-        };
-        by_name
-            .entry(model.resource.model_name.clone())
-            .or_default()
-            .push(Candidate {
-                provider: Arc::clone(&provider.resource),
-                model: Arc::clone(&model.resource),
-            });
-    }
-    for offers in by_name.values_mut() {
-        offers.sort_by(|a, b| a.provider.resource.name.cmp(&b.provider.resource.name));
-    }
-    by_name
 }
 
 /// The 32 bytes of a SHA-256 in hexadecimal.

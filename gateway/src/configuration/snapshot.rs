@@ -7,8 +7,8 @@ use std::{
 };
 
 use nexus_events::{
-    config_event::{Key, Model, Provider},
-    id::{KeyId, ModelId, ProviderId},
+    config_event::{Key, Model, Provider, Route},
+    id::{KeyId, ModelId, ProviderId, RouteId},
 };
 use zeroize::Zeroizing;
 
@@ -63,6 +63,26 @@ pub struct Candidate {
     pub model: Arc<Model>,
 }
 
+/// One of those who may answer a name that clients ask for.
+#[derive(Clone, Debug)]
+pub struct Alternative {
+    /// Who it is.
+    pub candidate: Candidate,
+    /// Share among the alternatives of the same priority.
+    pub weight: u16,
+    /// Group: a higher one is asked only when the lower ones cannot answer.
+    pub priority: u8,
+}
+
+/// All who may answer a name that clients ask for; at least one.
+#[derive(Clone, Debug)]
+pub struct Alternatives {
+    /// The route of that name; `None` for a configured model without one.
+    pub route: Option<Arc<Route>>,
+    /// Who may answer, by priority; nobody is there twice.
+    pub list: Vec<Alternative>,
+}
+
 /// The whole configuration as it was after one event of the stream.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -70,17 +90,25 @@ pub struct Snapshot {
     pub sequence: u64,
     pub(super) providers: BTreeMap<ProviderId, Entry<ProviderRecord>>,
     pub(super) models: BTreeMap<ModelId, Entry<Model>>,
+    pub(super) routes: BTreeMap<RouteId, Entry<Route>>,
     pub(super) keys: BTreeMap<KeyId, Entry<Key>>,
     pub(super) keys_by_hash: HashMap<[u8; 32], Arc<Key>>,
-    pub(super) candidates: BTreeMap<String, Vec<Candidate>>,
+    pub(super) alternatives: BTreeMap<String, Arc<Alternatives>>,
     pub(super) message_key: MessageKey,
     pub(super) kinds: BTreeMap<String, u64>,
 }
 
 impl Snapshot {
-    /// The providers that offer a model, in the order of their names.
+    /// Who may answer what a client asks for: by the route of that name, or whoever offers the model.
+    pub fn alternatives(&self, model: &str) -> Option<&Arc<Alternatives>> {
+        self.alternatives.get(model)
+    }
+
+    /// The same without priorities and weights; nobody when nobody offers it.
     pub fn candidates(&self, model: &str) -> Vec<Candidate> {
-        self.candidates.get(model).cloned().unwrap_or_default()
+        let list = self.alternatives(model).map(|all| all.list.iter());
+        let list = list.into_iter().flatten();
+        list.map(|one| one.candidate.clone()).collect()
     }
 
     /// The key whose secret has that SHA-256.
@@ -88,11 +116,28 @@ impl Snapshot {
         self.keys_by_hash.get(sha256).cloned()
     }
 
-    /// Every model name that a client may ask for, in order, with who offers it.
-    pub fn models(&self) -> impl Iterator<Item = (&str, &[Candidate])> {
-        self.candidates
+    /// Every name that a client may ask for, in order, with who may answer.
+    pub fn models(&self) -> impl Iterator<Item = (&str, &Alternatives)> {
+        self.alternatives
             .iter()
-            .map(|(name, candidates)| (name.as_str(), candidates.as_slice()))
+            .map(|(name, alternatives)| (name.as_str(), &**alternatives))
+    }
+
+    /// A route by its id.
+    pub fn route(&self, id: RouteId) -> Option<&Entry<Route>> {
+        self.routes.get(&id)
+    }
+
+    /// A route by its name.
+    pub fn route_named(&self, name: &str) -> Option<&Entry<Route>> {
+        self.routes
+            .values()
+            .find(|entry| entry.resource.name == name)
+    }
+
+    /// Every route, the oldest first.
+    pub fn routes(&self) -> impl Iterator<Item = &Entry<Route>> {
+        self.routes.values()
     }
 
     /// The key of the installation's message ids.

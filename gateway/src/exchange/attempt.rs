@@ -17,6 +17,7 @@ use crate::{
         Provider, ProviderError, UpstreamRequest,
         transport::{ERROR_BYTES_MAX, Upstream},
     },
+    routing::{Failing, Next},
 };
 
 /// A provider that has begun to answer with a success status.
@@ -90,13 +91,21 @@ impl Exchange {
             let candidate = self.route.current().clone();
             self.recorder.attempt_started(&candidate)?;
             self.recorder.released().await?;
+            let is_refused = encoded.is_err();
+            self.route.sent();
             let asked = self.ask_one(&candidate, encoded, interrupts, client).await;
             let error = match asked {
                 Ok(answering) => return Ok(answering),
                 Err(Interrupted::Hub(fault)) => return Err(fault),
                 Err(Interrupted::Provider(error)) => error,
             };
-            if !self.route.advance(error.retry) || self.no_room().await {
+            if is_refused {
+                self.route.not_asked();
+            } else {
+                self.route.failed(Failing::from(&error));
+            }
+            let next = self.route.next(Failing::from(&error), !is_refused);
+            if next == Next::GiveUp || self.no_room().await {
                 return Err(error.into());
             }
             let fault = Fault::from(error).without_key(Some(&candidate));
@@ -104,9 +113,16 @@ impl Exchange {
                 request.id = %self.facts.request,
                 provider = %candidate.provider.resource.name,
                 reason = fault.reason.as_str(),
-                "an attempt failed; the next provider is asked"
+                "an attempt failed; there is another"
             );
             self.recorder.attempt_ended(Some(fault.failure()))?;
+            if let Next::Same(pause) = next {
+                let pausing = async {
+                    tokio::time::sleep(pause).await;
+                    Ok(())
+                };
+                interrupts.unless(client, pausing).await?;
+            }
             encoded = self.encode_again();
         }
     }
@@ -126,7 +142,7 @@ impl Exchange {
     ) -> Result<Answering, Interrupted> {
         let adapter = adapter_of(candidate).map_err(Interrupted::Provider)?;
         let request = encoded.map_err(Interrupted::Provider)?;
-        let sent = self.parts.transport.send(request);
+        let sent = self.parts.transport.send(request, self.route.bounds());
         let mut upstream = interrupts.unless(client, sent).await?;
         self.recorder.answered(upstream.status);
         if upstream.status.is_success() {

@@ -12,6 +12,7 @@ use crate::{
     configuration::Candidate,
     error::ApiError,
     provider::{ProviderError, Retry, ernie_v1},
+    routing::Failing,
     settings::Secret,
 };
 
@@ -26,6 +27,8 @@ const HALF_CHARS_MIN: usize = 8;
 pub(super) struct Fault {
     pub(super) reason: FailureReason,
     pub(super) error: Box<ApiError>,
+    /// How the provider failed; `None` where it is not at fault.
+    pub(super) upstream: Option<Failing>,
 }
 
 impl Fault {
@@ -37,6 +40,7 @@ impl Fault {
         Self {
             reason: FailureReason::ClientCancelled,
             error: Box::new(error),
+            upstream: None,
         }
     }
 
@@ -46,6 +50,7 @@ impl Fault {
         Self {
             reason: FailureReason::Shutdown,
             error: Box::new(ApiError::unavailable("shutting_down", message)),
+            upstream: None,
         }
     }
 
@@ -54,6 +59,7 @@ impl Fault {
         Self {
             reason: FailureReason::Internal,
             error: Box::new(ApiError::internal(source)),
+            upstream: None,
         }
     }
 
@@ -121,6 +127,7 @@ impl From<ProviderError> for Fault {
         }
         Self {
             reason,
+            upstream: Some(Failing::from(&error)),
             error: Box::new(told.with_source(error)),
         }
     }
@@ -132,6 +139,7 @@ impl From<AppendError> for Fault {
             return Self {
                 reason: FailureReason::OutboxFull,
                 error: Box::new(outbox_full().with_source(error)),
+                upstream: None,
             };
         }
         Self::internal(error)

@@ -62,6 +62,8 @@ impl Exchange {
             let fault = Fault::internal(format!("the exchange panicked: {}", said(&*panic)));
             Err(fault)
         });
+        // Whatever ended it, nothing is under way at the provider any more.
+        self.route.not_asked();
         let choices = self.answer.choices();
         let ids = self.answer_ids(&choices);
         let candidate = self.recorder.candidate();
@@ -104,7 +106,15 @@ impl Exchange {
         let mut interrupts = Interrupts::new(self.parts.hard_stop.clone(), &self.facts);
         self.recorder.released().await?;
         let answering = self.ask(first, &mut interrupts, client).await?;
-        self.relay(answering, &mut interrupts, client).await
+        let relayed = self.relay(answering, &mut interrupts, client).await;
+        match &relayed {
+            Ok(_) => self.route.succeeded(),
+            Err(fault) => match fault.upstream {
+                Some(failing) => self.route.failed(failing),
+                None => self.route.not_asked(),
+            },
+        }
+        relayed
     }
 
     fn answer_ids(&self, choices: &[AnsweredChoice]) -> Vec<MessageId> {

@@ -61,7 +61,7 @@ impl Exchange {
         interrupts: &mut Interrupts,
         client: &mut Client,
     ) -> Result<Ending, Fault> {
-        self.first_byte();
+        self.first_byte(false);
         let body = answering.upstream.body.read_whole(RESPONSE_BYTES_MAX);
         let body = interrupts.unless(client, body).await?;
         if self.facts.operation == Operation::Embeddings {
@@ -166,7 +166,7 @@ impl Exchange {
     fn chunk(&mut self, chunk: &Chunk<'_>, frames: &mut BytesMut) -> Result<(), Fault> {
         let number = self.recorder.chunk(chunk.json)?;
         if self.first_byte_ms.is_none() {
-            self.first_byte();
+            self.first_byte(true);
         }
         self.answer.add(&chunk.parsed).map_err(too_large)?;
         // The hub asked for the usage; the client gets that chunk only if it asked as well.
@@ -186,8 +186,9 @@ impl Exchange {
         }
     }
 
-    /// Notes that the answer has begun.
-    pub(super) fn first_byte(&mut self) {
+    /// Notes that the answer has begun; `goes_on`: it is a stream.
+    pub(super) fn first_byte(&mut self, goes_on: bool) {
+        self.route.first_byte(goes_on);
         let began = self.facts.arrival.at;
         self.first_byte_ms = Some(millis(began));
         let seconds = began.elapsed().as_secs_f64();

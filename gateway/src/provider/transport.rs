@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use nexus_events::exchange_event::FailureReason;
 use tokio::time::{Instant, Sleep, sleep, timeout};
+use url::Url;
 
 use super::{
     HttpRequest, ProviderError, Retry, UpstreamRequest, own_address::X_NEXUS_HOP, token::Tokens,
@@ -53,6 +54,15 @@ impl Default for TransportSettings {
             idle: Duration::from_mins(2),
         }
     }
+}
+
+/// Bounds of one call, where they differ from those of all calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// From the request to the head of the answer.
+    pub first_byte: Option<Duration>,
+    /// Between two reads of the answer's body.
+    pub idle: Option<Duration>,
 }
 
 /// The client is not usable on this machine.
@@ -145,10 +155,14 @@ impl Transport {
     ///
     /// # Errors
     /// [`ProviderError`] when no head came: refused, cut off or late.
-    pub async fn send(&self, request: UpstreamRequest) -> Result<Upstream, ProviderError> {
+    pub async fn send(
+        &self,
+        request: UpstreamRequest,
+        bounds: Bounds,
+    ) -> Result<Upstream, ProviderError> {
         match request {
-            UpstreamRequest::Http(request) => self.post(request).await,
-            UpstreamRequest::WithToken(with) => Box::pin(self.post_with_token(with)).await,
+            UpstreamRequest::Http(request) => self.post(request, bounds).await,
+            UpstreamRequest::WithToken(with) => Box::pin(self.post_with_token(with, bounds)).await,
             UpstreamRequest::Local(answer) => {
                 let mut headers = HeaderMap::with_capacity(1);
                 let content_type = HeaderValue::from_static(answer.content_type);
@@ -156,13 +170,35 @@ impl Transport {
                 Ok(Upstream {
                     status: StatusCode::OK,
                     headers,
-                    body: self.body(Source::Local(answer.body)),
+                    body: body(Source::Local(answer.body), self.settings.idle),
                 })
             }
         }
     }
 
-    async fn post(&self, mut request: HttpRequest) -> Result<Upstream, ProviderError> {
+    /// Whether anybody answers at that address, whatever the answer is.
+    ///
+    /// Nothing of the hub's or of a client's goes there: a GET without a key.
+    ///
+    /// # Errors
+    /// [`ProviderError`]: nobody did within the bound of a connection.
+    pub async fn reach(&self, url: Url) -> Result<StatusCode, ProviderError> {
+        let bound = self.settings.connect;
+        let sent = self.client.get(url).send();
+        let response = timeout(bound, sent)
+            .await
+            .map_err(|_elapsed| late(bound))?
+            .map_err(without_answer)?;
+        Ok(response.status())
+    }
+
+    async fn post(
+        &self,
+        mut request: HttpRequest,
+        bounds: Bounds,
+    ) -> Result<Upstream, ProviderError> {
+        let first_byte = bounds.first_byte.unwrap_or(self.settings.first_byte);
+        let idle = bounds.idle.unwrap_or(self.settings.idle);
         if let Some(mark) = &self.mark {
             request.headers.insert(X_NEXUS_HOP, mark.clone());
         }
@@ -172,24 +208,24 @@ impl Transport {
             .headers(request.headers)
             .body(request.body)
             .send();
-        let mut response = timeout(self.settings.first_byte, sent)
+        let mut response = timeout(first_byte, sent)
             .await
-            .map_err(|_elapsed| late(self.settings.first_byte))?
+            .map_err(|_elapsed| late(first_byte))?
             .map_err(without_answer)?;
         Ok(Upstream {
             status: response.status(),
             headers: std::mem::take(response.headers_mut()),
-            body: self.body(Source::Http(response)),
+            body: body(Source::Http(response), idle),
         })
     }
+}
 
-    fn body(&self, source: Source) -> UpstreamBody {
-        UpstreamBody {
-            source,
-            idle: self.settings.idle,
-            timer: Box::pin(sleep(self.settings.idle)),
-            begun: None,
-        }
+fn body(source: Source, idle: Duration) -> UpstreamBody {
+    UpstreamBody {
+        source,
+        idle,
+        timer: Box::pin(sleep(idle)),
+        begun: None,
     }
 }
 
@@ -268,15 +304,23 @@ fn too_large(bytes_max: usize) -> ProviderError {
 }
 
 fn late(bound: Duration) -> ProviderError {
-    let seconds = bound.as_secs();
-    let message = format!("The provider did not begin to answer within {seconds} s.");
+    let message = format!(
+        "The provider did not begin to answer within {}.",
+        spelled(bound)
+    );
     ProviderError::new(FailureReason::UpstreamTimeout, message)
 }
 
 fn stalled(bound: Duration) -> ProviderError {
-    let seconds = bound.as_secs();
-    let message = format!("The provider's answer stood still for {seconds} s.");
+    let message = format!("The provider's answer stood still for {}.", spelled(bound));
     ProviderError::new(FailureReason::UpstreamStalled, message)
+}
+
+fn spelled(bound: Duration) -> String {
+    match bound.subsec_millis() {
+        0 => format!("{} s", bound.as_secs()),
+        _ => format!("{} ms", bound.as_millis()),
+    }
 }
 
 fn cut(error: reqwest::Error) -> ProviderError {

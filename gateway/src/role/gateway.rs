@@ -36,6 +36,7 @@ use crate::{
     },
     readiness::{Need, Part},
     router,
+    routing::reach::Looks,
     server::Server,
     settings::GatewaySettings,
     state::{AppState, State},
@@ -77,6 +78,7 @@ pub struct Gateway {
     watch: watch::Watch,
     lost: adopted::Lost,
     sweeper: sweep::Sweeper,
+    looks: Looks,
     first_key: Option<FirstKey>,
 }
 
@@ -108,13 +110,7 @@ impl Gateway {
         };
         shipper.ship(&outbox);
         adopted::drain(&shipper, &adopted);
-        let source = format!("/nexus/gateway/{}", outbox.id());
-        let commands = Commands::new(
-            log.clone(),
-            configuration.clone(),
-            Arc::clone(&clock),
-            source,
-        );
+        let commands = commands(process, &log, &configuration, &outbox);
         let read_model = ReadModel::open(process.settings.read_model_dir());
         let (tracker, hard_stop) = (TaskTracker::new(), process.life.hard.child_token());
         let parts = data_plane::Parts {
@@ -130,6 +126,7 @@ impl Gateway {
             clock,
             read_model,
             engine: data_plane.engine,
+            routing: data_plane.looks.routing.clone(),
             limits: data_plane.limits,
             sessions: data_plane.sessions,
             settings: Arc::new(settings),
@@ -151,6 +148,7 @@ impl Gateway {
             watch: watch::Watch::new(State::clone(&state), watched),
             lost: adopted::Lost::new(&settler, &process.readiness, adopted),
             sweeper: sweep::Sweeper::new(settler),
+            looks: data_plane.looks,
             state,
             follower,
             shipper,
@@ -176,6 +174,7 @@ impl Gateway {
             watch,
             lost,
             sweeper,
+            looks,
             ..
         } = self;
         let background = TaskTracker::new();
@@ -184,6 +183,7 @@ impl Gateway {
         let sessions = process.readiness.part("sessions", Need::AtStart);
         background.spawn(seed(State::clone(&state), sessions, over.clone()));
         background.spawn(watch.run(over.clone()));
+        background.spawn(looks.run(over.clone()));
         background.spawn(lost.settle());
         background.spawn(sweeper.run());
         let server = Server {
@@ -219,6 +219,17 @@ fn outbox_settings(process: &Process, settings: &GatewaySettings) -> OutboxSetti
         sync: settings.outbox_sync,
         release: settings.release,
     }
+}
+
+fn commands(
+    process: &Process,
+    log: &Log,
+    configuration: &Configuration,
+    outbox: &Outbox,
+) -> Commands {
+    let source = format!("/nexus/gateway/{}", outbox.id());
+    let clock = Arc::clone(&process.clock);
+    Commands::new(log.clone(), configuration.clone(), clock, source)
 }
 
 fn follower(

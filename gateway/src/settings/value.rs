@@ -20,6 +20,17 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// The same, or 0 for never.
+///
+/// # Errors
+/// The sentence that the command line shows.
+pub fn seconds_or_never(text: &str) -> Result<Duration, String> {
+    if text.trim() == "0" {
+        return Ok(Duration::ZERO);
+    }
+    seconds(text)
+}
+
 /// Reads a size in bytes: a number, or one with `KiB`, `MiB`, `GiB` or `TiB`.
 ///
 /// # Errors

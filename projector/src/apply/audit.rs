@@ -31,6 +31,7 @@ pub(super) async fn apply(
         AuditEvent::AccessRefused(refusal) => Some(&refusal.actor.name),
         AuditEvent::UnauthenticatedCalls(_)
         | AuditEvent::BackupTaken(_)
+        | AuditEvent::BreakerChanged(_)
         | AuditEvent::RetentionApplied(_)
         | AuditEvent::Unshippable(_) => None,
     };

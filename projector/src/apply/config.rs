@@ -42,6 +42,8 @@ pub(super) async fn apply(
             remove(connection, delete, &change.resource).await?;
         }
         ConfigEvent::Model(change) => model(connection, &change.resource, sequence).await?,
+        // Nothing that people read of the past refers to a route: the gateways hold them.
+        ConfigEvent::Route(_) => {}
         ConfigEvent::Key(change) if gone(change) => {
             let delete = "DELETE FROM api_keys WHERE key_id = ?";
             remove(connection, delete, &change.resource).await?;

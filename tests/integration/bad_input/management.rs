@@ -137,8 +137,21 @@ async fn call(client: &Client, method: &str, path: &str, body: &Value) -> Result
 /// Everything that is configured, as the API shows it.
 async fn configured(client: &Client) -> Result<Vec<Value>> {
     let mut all = Vec::new();
-    for path in ["/providers", "/provider_models", "/keys", "/v1/models"] {
-        all.push(client.get(path).await?.expect(200)?.json);
+    for path in [
+        "/providers",
+        "/provider_models",
+        "/routes",
+        "/keys",
+        "/v1/models",
+    ] {
+        let mut shown = client.get(path).await?.expect(200)?.json;
+        // How a provider fares is no part of what is configured.
+        for row in shown["data"].as_array_mut().into_iter().flatten() {
+            if let Some(row) = row.as_object_mut() {
+                row.remove("health");
+            }
+        }
+        all.push(shown);
     }
     Ok(all)
 }

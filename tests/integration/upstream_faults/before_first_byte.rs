@@ -7,7 +7,7 @@ use nexus_tests::{Result, Script, Upstream};
 use serde_json::{Value, json};
 
 use crate::recorded::Recorded;
-use crate::stage::{MODEL, Stage, ask, ensure_error, ensure_error_object, request_id};
+use crate::stage::{Stage, ask, ensure_error, ensure_error_object, request_id};
 
 /// What is expected of a provider's fault.
 struct Fault {
@@ -21,6 +21,8 @@ struct Fault {
     reason: &'static str,
     /// The provider's status in the attempt's event.
     upstream_status: Option<u64>,
+    /// How often the provider is asked, which is alone: three times where that may help.
+    tries: usize,
 }
 
 impl Fault {
@@ -32,7 +34,12 @@ impl Fault {
             code: reason,
             reason,
             upstream_status: None,
+            tries: 1,
         }
+    }
+
+    fn tried_again(self) -> Self {
+        Self { tries: 3, ..self }
     }
 
     fn code(self, code: &'static str) -> Self {
@@ -50,7 +57,7 @@ impl Fault {
 fn faults() -> Vec<Fault> {
     let in_disguise = content::error("the engine fell over", "server_error", Some("engine_down"));
     vec![
-        Fault::new("hang-up", Script::hang_up(), 502, "upstream_cut"),
+        Fault::new("hang-up", Script::hang_up(), 502, "upstream_cut").tried_again(),
         Fault::new("not-http", Script::not_http(), 502, "upstream_malformed"),
         Fault::new(
             "too-many",
@@ -67,7 +74,8 @@ fn faults() -> Vec<Fault> {
             "upstream_status",
         )
         .code("engine_down")
-        .answered(500),
+        .answered(500)
+        .tried_again(),
         Fault::new(
             "bad-request",
             Script::failure(400, "context_length_exceeded"),
@@ -84,7 +92,9 @@ fn faults() -> Vec<Fault> {
         )
         .code("upstream_credentials")
         .answered(401),
-        Fault::new("html", Script::html(503), 503, "upstream_status").answered(503),
+        Fault::new("html", Script::html(503), 503, "upstream_status")
+            .answered(503)
+            .tried_again(),
         Fault::new(
             "redirect",
             Script::status(302, "").header("location", "http://127.0.0.1:1/"),
@@ -116,7 +126,7 @@ async fn the_client_gets_an_error_and_the_log_the_reason() -> Result<()> {
     let stage = Stage::set().await?;
     for stream in [false, true] {
         for fault in faults() {
-            stage.upstream.once(fault.script.clone());
+            stage.upstream.always(fault.script.clone());
             let tag = format!("{}-{stream}", fault.name);
             let mut body = ask(&tag);
             body["stream"] = Value::Bool(stream);
@@ -125,7 +135,10 @@ async fn the_client_gets_an_error_and_the_log_the_reason() -> Result<()> {
                 .await
                 .map_err(|error| error.context(format!("{}, stream {stream}", fault.name)))?;
             let asked = stage.upstream.exchanges_of(&tag).len();
-            ensure!(asked == 1, "{tag}: the provider was asked {asked} times");
+            ensure!(
+                asked == fault.tries,
+                "{tag}: the provider was asked {asked} times"
+            );
         }
     }
     stage.strike().await
@@ -140,14 +153,14 @@ async fn check(stage: &Stage, fault: &Fault, answer: &Answer) -> Result<()> {
     }
     let recorded = Recorded::wait(&stage.log, &request_id(answer)?).await?;
     ensure!(recorded.failure() == fault.reason, "{recorded:#?}");
-    let [attempt] = recorded.attempts.as_slice() else {
-        anyhow::bail!("not one attempt: {recorded:#?}");
-    };
-    ensure!(attempt.failure() == fault.reason, "{recorded:#?}");
-    ensure!(
-        attempt.status() == fault.upstream_status,
-        "the provider's status: {recorded:#?}"
-    );
+    ensure!(recorded.attempts.len() == fault.tries, "{recorded:#?}");
+    for attempt in &recorded.attempts {
+        ensure!(attempt.failure() == fault.reason, "{recorded:#?}");
+        ensure!(
+            attempt.status() == fault.upstream_status,
+            "the provider's status: {recorded:#?}"
+        );
+    }
     ensure!(recorded.chunks.is_empty(), "{recorded:#?}");
     let told = &recorded.terminal.data()["nexus.failure"]["message"];
     ensure!(
@@ -181,33 +194,62 @@ async fn a_provider_that_nobody_is_at_is_told() -> Result<()> {
         );
         let recorded = Recorded::wait(&stage.log, &request_id(&answer)?).await?;
         ensure!(recorded.failure() == "upstream_refused", "{recorded:#?}");
-        ensure!(recorded.attempts.len() == 1, "{recorded:#?}");
+        ensure!(recorded.attempts.len() == 3, "{recorded:#?}");
     }
     stage.strike().await
+}
+
+/// Two providers of one model, the first one asked first.
+struct Pair {
+    first: Upstream,
+    second: Upstream,
+    /// The name of the second one.
+    fallback: String,
+}
+
+impl Pair {
+    /// Both answer for the model `of`.
+    async fn of(stage: &Stage, of: &str) -> Result<Self> {
+        let (first, second) = tokio::try_join!(Upstream::start(), Upstream::start())?;
+        let fallback = format!("second-{of}");
+        let client = &stage.client;
+        client.serve_model(of, &first.url()).await?;
+        let provider = json!({"name": fallback, "server_url": second.url()});
+        client.post("/providers", &provider).await?.expect(201)?;
+        let model = json!({"provider_id": fallback, "model_name": of});
+        client.post("/provider_models", &model).await?.expect(201)?;
+        let route = json!({"name": of, "targets": [
+            {"model": of, "provider": format!("provider-of-{of}")},
+            {"model": of, "provider": fallback, "priority": 1},
+        ]});
+        client.post("/routes", &route).await?.expect(201)?;
+        Ok(Self {
+            first,
+            second,
+            fallback,
+        })
+    }
+}
+
+fn ask_for(model: &str, tag: &str) -> Value {
+    let mut body = ask(tag);
+    body["model"] = json!(model);
+    body
 }
 
 #[tokio::test]
 async fn the_next_provider_is_asked_until_the_first_byte() -> Result<()> {
     let stage = Stage::set().await?;
-    // Providers are asked in the order of their names: this one comes after `provider-of-…`.
-    let second = Upstream::start().await?;
-    let provider = json!({"name": "second", "kind": "openai", "server_url": second.url()});
-    let provider = stage.client.post("/providers", &provider).await?;
-    let model = json!({"provider_id": provider.expect(201)?.id()?, "model_name": MODEL});
-    stage
-        .client
-        .post("/provider_models", &model)
-        .await?
-        .expect(201)?;
-
     // What may pass is tried again elsewhere, in both modes.
     for (tag, script) in [
         ("again-500", Script::failure(500, "engine_down")),
         ("again-429", Script::too_many_requests(60)),
         ("again-cut", Script::hang_up()),
     ] {
-        stage.upstream.once(script.clone());
-        let answer = stage.client.chat(&ask(tag)).await?.expect(200)?;
+        let pair = Pair::of(&stage, tag).await?;
+        pair.first.always(script);
+        let body = ask_for(tag, tag);
+        let answer = stage.client.chat(&body).await?.expect(200)?;
         ensure!(
             answer.content() == content::text(tag, 0, 5),
             "{}",
@@ -222,30 +264,33 @@ async fn the_next_provider_is_asked_until_the_first_byte() -> Result<()> {
             .collect();
         ensure!(failures == [false, true], "{tag}: {recorded:#?}");
         ensure!(
-            recorded.terminal.data()["gen_ai.provider.name"] == "second",
+            recorded.terminal.data()["gen_ai.provider.name"] == *pair.fallback,
             "{recorded:#?}"
         );
 
-        stage.upstream.once(script);
-        let mut stream = stage.client.chat_stream(&ask(tag)).await?;
+        let mut stream = stage.client.chat_stream(&body).await?;
         let seen = stream.end().await?;
         ensure!(seen.ending() == Ending::Done, "{tag}: {seen:?}");
         ensure!(seen.text(0) == content::text(tag, 0, 5), "{tag}: {seen:?}");
+        // Who asked to be left alone for a minute was.
+        let asked = if tag == "again-429" { 1 } else { 2 };
+        ensure!(pair.first.exchanges().len() == asked, "{tag}");
     }
 
     // What another would say as well, and what the client has begun to see, is not.
-    stage
-        .upstream
+    let pair = Pair::of(&stage, "not-again").await?;
+    pair.first
         .once(Script::failure(400, "context_length_exceeded"));
-    let answer = stage.client.chat(&ask("not-again")).await?;
+    let body = ask_for("not-again", "not-again");
+    let answer = stage.client.chat(&body).await?;
     ensure_error(&answer, 400)?;
-    stage.upstream.once(Script::answer().cut_after(2));
-    let mut stream = stage.client.chat_stream(&ask("not-again")).await?;
+    pair.first.once(Script::answer().cut_after(2));
+    let mut stream = stage.client.chat_stream(&body).await?;
     let seen = stream.end().await?;
     let Ending::ErrorEvent(error) = seen.ending() else {
         anyhow::bail!("no error event: {seen:?}");
     };
     ensure_error_object(&error, stream.header("x-request-id").unwrap_or_default())?;
-    ensure!(second.exchanges_of("not-again").is_empty());
+    ensure!(pair.second.exchanges().is_empty());
     stage.strike().await
 }

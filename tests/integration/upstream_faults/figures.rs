@@ -62,7 +62,10 @@ async fn tokens_that_no_provider_counted_are_counted_and_add_up() -> Result<()> 
 async fn what_happened_is_shown_by_request_by_conversation_and_in_the_totals() -> Result<()> {
     let stage = Stage::set().await?;
     let good = stage.client.chat(&ask("good")).await?.expect(200)?;
-    stage.upstream.once(Script::failure(500, "engine_down"));
+    // A provider that is alone is asked three times.
+    for _ in 0..3 {
+        stage.upstream.once(Script::failure(500, "engine_down"));
+    }
     let bad = stage.client.chat(&ask("bad")).await?.expect(500)?;
     stage.upstream.once(Script::answer().cut_after(2));
     let mut cut = stage.client.chat_stream(&ask("cut")).await?;
@@ -83,7 +86,9 @@ async fn what_happened_is_shown_by_request_by_conversation_and_in_the_totals() -
         shown_bad["failure"]["reason"] == "upstream_status",
         "{shown_bad}"
     );
-    ensure!(shown_bad["attempts"][0]["status"] == 500, "{shown_bad}");
+    let attempts = shown_bad["attempts"].as_array().context("no attempts")?;
+    let failed = attempts.iter().all(|attempt| attempt["status"] == 500);
+    ensure!(attempts.len() == 3 && failed, "{shown_bad}");
     ensure!(shown_bad["request"] == ask("bad"), "{shown_bad}");
     let cut_id = cut.header("x-request-id").context("no X-Request-Id")?;
     let shown_cut = shown_request(&stage.client, cut_id).await?;

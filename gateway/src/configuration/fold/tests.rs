@@ -1,6 +1,6 @@
 use nexus_events::{
     clock::{ManualClock, SharedClock, UnixMillis},
-    config_event::{Actor, OnDisconnect, Role},
+    config_event::{Actor, OnDisconnect, Role, RouteTarget},
     envelope::Stamp,
 };
 
@@ -82,11 +82,33 @@ impl Log {
         }
     }
 
+    fn route(&self, name: &str, targets: &[(&str, Option<&Provider>, u8)]) -> Route {
+        let targets = targets
+            .iter()
+            .map(|(model, provider, priority)| RouteTarget {
+                model: (*model).to_owned(),
+                provider: provider.map(|provider| provider.id),
+                weight: 3,
+                priority: *priority,
+            });
+        Route {
+            id: RouteId::draw(&*self.clock),
+            name: name.to_owned(),
+            targets: targets.collect(),
+            attempts: None,
+            first_byte_timeout_ms: None,
+            idle_timeout_ms: None,
+            created_ms: self.clock.now(),
+            updated_ms: self.clock.now(),
+        }
+    }
+
     fn offers(&self, model: &str) -> Vec<String> {
         let snapshot = self.fold.snapshot(&self.master).unwrap();
-        let candidates = snapshot.candidates(model).into_iter();
-        candidates
-            .map(|candidate| candidate.provider.resource.name.clone())
+        let offers = snapshot.alternatives(model).map(|all| all.list.iter());
+        let offers = offers.into_iter().flatten();
+        offers
+            .map(|offer| offer.candidate.provider.resource.name.clone())
             .collect()
     }
 }
@@ -195,9 +217,49 @@ fn an_event_that_was_seen_changes_nothing_and_an_unknown_one_only_the_sequence()
     log.fold.apply(before.sequence(), b"not even read").unwrap();
     assert_eq!(log.fold, before);
     let unknown = br#"{"id":"0199c0de-0000-7000-8000-000000000001","source":"/x",
-        "type":"ai.nexus.config.route_changed.v1","time":"2026-11-24T00:00:00Z","data":{}}"#;
+        "type":"ai.nexus.config.moon_changed.v1","time":"2026-11-24T00:00:00Z","data":{}}"#;
     log.fold.apply(before.sequence() + 1, unknown).unwrap();
     assert_eq!(log.fold.sequence(), before.sequence() + 1);
     assert!(log.fold.apply(before.sequence() + 2, b"garbage").is_err());
     assert_eq!(log.fold.sequence(), before.sequence() + 2);
+}
+
+#[test]
+fn a_route_offers_its_targets_by_priority_and_goes_before_a_model_of_its_name() {
+    let mut log = Log::new();
+    let (alpha, beta) = (log.provider("alpha", None), log.provider("beta", None));
+    let models = [(&alpha, "gpt"), (&alpha, "mini"), (&beta, "gpt")];
+    let models = models.map(|(provider, name)| log.model(provider, name));
+    for provider in [&alpha, &beta] {
+        log.publish(Action::Created, provider.clone());
+    }
+    for model in &models {
+        log.publish(Action::Created, model.clone());
+    }
+    // Around a model, with another one to fall back on; who is named twice is there once.
+    let around = [("mini", None, 9), ("gpt", Some(&beta), 0), ("gpt", None, 1)];
+    let around = log.route("gpt", &around);
+    log.publish(Action::Created, around.clone());
+    assert_eq!(log.offers("gpt"), ["beta", "alpha", "alpha"]);
+    let snapshot = log.fold.snapshot(&log.master).unwrap();
+    let list = &snapshot.alternatives("gpt").unwrap().list;
+    let places: Vec<_> = list.iter().map(|one| (one.priority, one.weight)).collect();
+    assert_eq!(places, [(0, 3), (1, 3), (9, 3)]);
+    assert_eq!(snapshot.kind_sequence("route"), snapshot.sequence);
+    assert_eq!(snapshot.route_named("gpt").unwrap().resource.id, around.id);
+
+    // Who is gone is left out; who has lost everybody offers nothing, whatever it hides.
+    log.publish(Action::Deleted, alpha.clone());
+    assert_eq!(log.offers("gpt"), ["beta"]);
+    let gone = log.route("gpt", &[("mini", None, 0)]);
+    let gone = Route {
+        id: around.id,
+        ..gone
+    };
+    log.publish(Action::Updated, gone.clone());
+    assert_eq!(log.offers("gpt"), [""; 0]);
+    let snapshot = log.fold.snapshot(&log.master).unwrap();
+    assert_eq!(snapshot.models().count(), 0);
+    log.publish(Action::Deleted, gone);
+    assert_eq!(log.offers("gpt"), ["beta"]);
 }

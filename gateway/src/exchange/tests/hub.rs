@@ -5,12 +5,13 @@ use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nexus_events::{
-    clock::{SharedClock, SystemClock},
+    clock::{Clock, SharedClock, SystemClock},
     config_event::{
-        Action, Actor, Changed, Key, Model, OnDisconnect, Provider, Resource, Role, Setting,
+        Action, Actor, Changed, Key, Model, OnDisconnect, Provider, Resource, Role, Route,
+        RouteTarget, Setting,
     },
     envelope::{Envelope, Stamp},
-    id::{ConversationId, KeyId, ModelId, ProviderId, RequestId},
+    id::{ConversationId, KeyId, ModelId, ProviderId, RequestId, RouteId},
     outbox::{Outbox, OutboxSettings, Release, SyncMode, segment},
     seal::MasterKey,
 };
@@ -32,6 +33,7 @@ use crate::{
     metrics::Metrics,
     middleware::Arrival,
     provider::transport::{Transport, TransportSettings},
+    routing::{Routing, chance::Chance},
     session::{ConversationOwners, Sessions},
     shared::{MemoryState, WINDOW},
 };
@@ -206,14 +208,21 @@ impl Hub {
             first_byte: Duration::from_millis(400),
             idle: Duration::from_millis(400),
         };
+        let metrics = Arc::new(Metrics::new().unwrap());
         let parts = Parts {
+            routing: Routing::new(
+                outbox.clone(),
+                Arc::clone(&clock),
+                Arc::clone(&metrics),
+                Chance::seeded(1),
+            ),
             transport: Transport::new(bounds).unwrap(),
             outbox,
             limits: Limits::new(Arc::<MemoryState>::clone(&shared), 0),
             sessions: Sessions::new(&[7; 32], shared, Arc::new(Nobody), Arc::clone(&clock)),
             counting: Counting::new(Arc::new(OneEach)),
             clock,
-            metrics: Arc::new(Metrics::new().unwrap()),
+            metrics,
             tracker: TaskTracker::new(),
             hard_stop: CancellationToken::new(),
         };
@@ -313,24 +322,14 @@ fn key(on_disconnect: OnDisconnect) -> Key {
         hash: "0".repeat(64),
         role: Role::Member,
         on_disconnect,
-        created_ms: SystemClock.now_ms(),
-        updated_ms: SystemClock.now_ms(),
+        created_ms: SystemClock.now(),
+        updated_ms: SystemClock.now(),
     }
 }
 
-trait Now {
-    fn now_ms(&self) -> nexus_events::clock::UnixMillis;
-}
-
-impl Now for SystemClock {
-    fn now_ms(&self) -> nexus_events::clock::UnixMillis {
-        nexus_events::clock::Clock::now(self)
-    }
-}
-
-/// A configuration, folded from its events as a gateway does.
+/// A configuration, folded from its events as a gateway does: providers are asked in their order.
 fn snapshot(providers: &[(&str, &str, String)]) -> Snapshot {
-    let (master, now) = (MasterKey::draw().unwrap(), SystemClock.now_ms());
+    let (master, now) = (MasterKey::draw().unwrap(), SystemClock.now());
     let mut fold = Fold::default();
     let mut sequence = 0;
     let mut apply = |payload: Vec<u8>| {
@@ -343,6 +342,7 @@ fn snapshot(providers: &[(&str, &str, String)]) -> Snapshot {
         value: None,
         updated_ms: now,
     }));
+    let mut targets = Vec::new();
     for (name, kind, url) in providers {
         let id = ProviderId::draw(&SystemClock);
         apply(created(Provider {
@@ -363,7 +363,23 @@ fn snapshot(providers: &[(&str, &str, String)]) -> Snapshot {
             created_ms: now,
             updated_ms: now,
         }));
+        targets.push(RouteTarget {
+            model: "m".to_owned(),
+            provider: Some(id),
+            weight: 1,
+            priority: u8::try_from(targets.len()).unwrap(),
+        });
     }
+    apply(created(Route {
+        id: RouteId::draw(&SystemClock),
+        name: "m".to_owned(),
+        targets,
+        attempts: None,
+        first_byte_timeout_ms: None,
+        idle_timeout_ms: None,
+        created_ms: now,
+        updated_ms: now,
+    }));
     fold.snapshot(&master).unwrap()
 }
 

@@ -54,7 +54,7 @@ async fn outcome(answer: &'static [u8], keep_open: bool) -> Result<Bytes, Provid
     local
         .run_until(async {
             let (url, _serving) = server(answer, keep_open).await;
-            let mut upstream = transport().send(request(&url)).await?;
+            let mut upstream = transport().send(request(&url), Bounds::default()).await?;
             upstream.body.read_whole(16).await
         })
         .await
@@ -98,7 +98,10 @@ async fn a_closed_port_is_a_refusal_that_another_provider_may_mend() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
-    let error = transport().send(request(&url)).await.unwrap_err();
+    let error = transport()
+        .send(request(&url), Bounds::default())
+        .await
+        .unwrap_err();
     assert_eq!(
         (error.reason, error.retry),
         (FailureReason::UpstreamRefused, Retry::Now)

@@ -12,7 +12,7 @@ use nexus_events::exchange_event::FailureReason;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::{ERROR_BYTES_MAX, RESPONSE_BYTES_MAX, Transport, Upstream};
+use super::{Bounds, ERROR_BYTES_MAX, RESPONSE_BYTES_MAX, Transport, Upstream};
 use crate::{
     provider::{
         HttpRequest, ProviderError, Retry,
@@ -42,17 +42,18 @@ impl Transport {
     pub(super) async fn post_with_token(
         &self,
         with: TokenRequest,
+        bounds: Bounds,
     ) -> Result<Upstream, ProviderError> {
         let TokenRequest { request, grant } = with;
         let token = self.token(&grant, None).await?;
-        let (upstream, is_refused) = self.post_bearing(&request, &grant, &token).await?;
+        let (upstream, is_refused) = self.post_bearing(&request, &grant, &token, bounds).await?;
         if !is_refused {
             return Ok(upstream);
         }
         drop(upstream);
         tracing::info!("a provider refused its access token; another one is drawn");
         let token = self.token(&grant, Some(&token)).await?;
-        let (upstream, _) = self.post_bearing(&request, &grant, &token).await?;
+        let (upstream, _) = self.post_bearing(&request, &grant, &token, bounds).await?;
         Ok(upstream)
     }
 
@@ -70,6 +71,7 @@ impl Transport {
         request: &HttpRequest,
         grant: &Grant,
         token: &Secret,
+        bounds: Bounds,
     ) -> Result<(Upstream, bool), ProviderError> {
         let mut url = request.url.clone();
         url.query_pairs_mut()
@@ -79,7 +81,7 @@ impl Transport {
             headers: request.headers.clone(),
             body: request.body.clone(),
         };
-        let mut upstream = self.post(bearing).await?;
+        let mut upstream = self.post(bearing, bounds).await?;
         // An error is a JSON object, and so is a whole answer; a stream is looked at as it begins.
         let beginning = if upstream.is_json() {
             upstream.body.read_whole(RESPONSE_BYTES_MAX).await?
@@ -103,7 +105,7 @@ impl Transport {
                 headers: HeaderMap::new(),
                 body: Bytes::new(),
             };
-            let mut upstream = self.post(request).await?;
+            let mut upstream = self.post(request, Bounds::default()).await?;
             let body = upstream.body.read_whole(ERROR_BYTES_MAX).await?;
             read(upstream.status, &body)
         };

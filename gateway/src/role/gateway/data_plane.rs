@@ -22,6 +22,7 @@ use crate::{
         transport::{Transport, TransportSettings},
     },
     readiness::Part,
+    routing::{Routing, chance::Chance, reach::Looks},
     session::{ConversationOwners, RecentEnd, Sessions},
     settings::GatewaySettings,
     shared::{self, StoredSystem, WINDOW},
@@ -39,6 +40,7 @@ const SEED_TRIES: u32 = 60;
 #[derive(Debug)]
 pub(super) struct DataPlane {
     pub(super) engine: Engine,
+    pub(super) looks: Looks,
     pub(super) limits: Limits,
     pub(super) sessions: Sessions,
     pub(super) counting: Counting,
@@ -86,8 +88,15 @@ impl DataPlane {
         let counting = Counting::new(Arc::new(TokenCounter::new(parts.tracker.clone())))
             .auditing(settings.token_audit_percent);
         let limits = Limits::new(shared, settings.rate_limit_rps);
+        let routing = Routing::new(
+            parts.outbox.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&process.metrics),
+            Chance::of_system(),
+        );
         let engine = Engine::new(exchange::Parts {
-            transport,
+            routing: routing.clone(),
+            transport: transport.clone(),
             outbox: parts.outbox.clone(),
             limits: limits.clone(),
             sessions: sessions.clone(),
@@ -99,6 +108,12 @@ impl DataPlane {
         });
         Ok(Self {
             engine,
+            looks: Looks {
+                interval: settings.health_interval,
+                routing,
+                transport,
+                configuration: parts.configuration.clone(),
+            },
             limits,
             sessions,
             counting,
