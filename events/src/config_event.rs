@@ -3,12 +3,16 @@
 //! The stream keeps them for ever, so folding it from the start gives the
 //! configuration; the last event of a subject is the resource's present state.
 
+mod accounting;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use self::accounting::{Price, PricedTokens, Quota, User};
 
 use crate::{
     clock::UnixMillis,
     envelope::{Attributes, DecodeError, EncodeError, Envelope, EventData, Stamp, encode_direct},
-    id::{KeyId, ModelId, ProviderId, RouteId},
+    id::{KeyId, ModelId, ProviderId, RouteId, UserId},
     seal::Sealed,
     subject,
 };
@@ -133,6 +137,12 @@ pub struct Key {
     /// What happens when its client hangs up.
     #[serde(default)]
     pub on_disconnect: OnDisconnect,
+    /// The user whose it is; `None`: nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// What may be used with it.
+    #[serde(flatten)]
+    pub quota: Quota,
     /// When it was created.
     pub created_ms: UnixMillis,
     /// When it was changed last.
@@ -280,6 +290,10 @@ pub enum ConfigEvent {
     Key(Changed<Key>),
     /// A setting changed.
     Setting(Changed<Setting>),
+    /// A user changed.
+    User(Changed<User>),
+    /// A price was entered or taken back.
+    Price(Changed<Price>),
 }
 
 impl ConfigEvent {
@@ -294,6 +308,8 @@ impl ConfigEvent {
             Route::EVENT => Self::Route(envelope.data_as()?),
             Key::EVENT => Self::Key(envelope.data_as()?),
             Setting::EVENT => Self::Setting(envelope.data_as()?),
+            User::EVENT => Self::User(envelope.data_as()?),
+            Price::EVENT => Self::Price(envelope.data_as()?),
             _ => return Ok(None),
         };
         Ok(Some(event))

@@ -112,6 +112,14 @@ id!(
     RouteId
 );
 id!(
+    /// Someone who holds keys.
+    UserId
+);
+id!(
+    /// A price of a model.
+    PriceId
+);
+id!(
     /// One incarnation of an outbox: one start of one gateway process.
     OutboxId
 );

@@ -137,7 +137,7 @@ mod tests {
             assert_eq!(again(&envelope).unwrap(), written, "{kind}");
             read.insert(stored.kind.into_owned());
         }
-        assert_eq!(read.len(), 22, "{read:#?}");
+        assert_eq!(read.len(), 24, "{read:#?}");
         for step in STEPS {
             assert!(read.contains(step.from), "no sample of {}", step.from);
         }
@@ -202,6 +202,8 @@ mod tests {
                 ConfigEvent::Route(data) => written(envelope, &data),
                 ConfigEvent::Key(data) => written(envelope, &data),
                 ConfigEvent::Setting(data) => written(envelope, &data),
+                ConfigEvent::User(data) => written(envelope, &data),
+                ConfigEvent::Price(data) => written(envelope, &data),
             },
             "audit" => match AuditEvent::decode(envelope).unwrap()? {
                 AuditEvent::ManagementCall(data) => written(envelope, &data),

@@ -149,6 +149,17 @@ impl ApiError {
         )
     }
 
+    /// 422: a member is well formed and does not fit what is there.
+    pub fn unprocessable(param: &str, message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            INVALID_REQUEST,
+            "unprocessable",
+            message,
+        )
+        .with_param(param)
+    }
+
     /// 429: too many requests; `retry_after` is when to come back.
     pub fn rate_limited(message: impl Into<String>, retry_after: Duration) -> Self {
         Self::new(

@@ -13,12 +13,12 @@ use http::Method;
 
 use crate::{
     admin::{
-        conversations, keys, models, provider_models, providers, requests, routes as model_routes,
-        settings, stats,
+        conversations, keys, models, prices, provider_models, providers, requests,
+        routes as model_routes, settings, stats, users,
     },
     auth::Permission::{
-        self, CallModels, ChangeConfiguration, ListModels, ManageKeys, ReadConfiguration,
-        ReadContent, ReadStatistics, ReadUsage,
+        self, CallModels, ChangeConfiguration, ListModels, ManageKeys, ManageUsers,
+        ReadConfiguration, ReadContent, ReadStatistics, ReadUsage,
     },
     endpoint::{chat_completions, completions, embeddings, messages, responses, resume, ws_chat},
     middleware::{
@@ -100,7 +100,17 @@ fn table() -> Vec<Route> {
         get("/keys", ManageKeys, keys::list),
         post("/keys", ManageKeys, keys::create),
         get("/keys/{id}", ManageKeys, keys::get),
+        put("/keys/{id}", ManageKeys, keys::update),
         delete("/keys/{id}", ManageKeys, keys::delete),
+        get("/users", ReadConfiguration, users::list),
+        post("/users", ManageUsers, users::create),
+        get("/users/{id}", ReadConfiguration, users::get),
+        put("/users/{id}", ManageUsers, users::update),
+        delete("/users/{id}", ManageUsers, users::delete),
+        get("/prices", ReadConfiguration, prices::list),
+        post("/prices", ChangeConfiguration, prices::create),
+        get("/prices/{id}", ReadConfiguration, prices::get),
+        delete("/prices/{id}", ChangeConfiguration, prices::delete),
         get("/stats", ReadStatistics, stats::totals),
         get("/stats/conversations/{id}", ReadUsage, stats::conversation),
         get("/conversations", ReadContent, conversations::list),

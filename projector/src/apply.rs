@@ -18,6 +18,7 @@
 //!
 //! *What it never uses*: the clock, chance, the environment, secrets.
 
+mod accounting;
 mod audit;
 mod config;
 mod content;

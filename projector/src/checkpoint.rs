@@ -15,7 +15,7 @@ use crate::position::{AsOf, STREAMS};
 /// Version of the code that applies events; a database of another version is rebuilt.
 ///
 /// Raised whenever the same events would give other rows.
-pub const APPLY_VERSION: i64 = 3;
+pub const APPLY_VERSION: i64 = 4;
 
 /// Where one stream was read to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -97,6 +97,9 @@ impl From<CommandError> for ApiError {
             CommandError::Invalid { member, message } => {
                 Self::invalid_request(Some(member), &**message)
             }
+            CommandError::Unprocessable { member, message } => {
+                Self::unprocessable(member, message.clone())
+            }
             CommandError::Refused { code, message } => Self::conflict(code, message.clone()),
             CommandError::Forbidden(message) => Self::forbidden(*message),
             CommandError::Stale => Self::precondition_failed(

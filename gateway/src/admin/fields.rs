@@ -1,6 +1,6 @@
 //! Reading of a management body member by member, so that an error names the member.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::RangeInclusive};
 
 use nexus_events::raw_object::RawObject;
 use serde::de::DeserializeOwned;
@@ -153,6 +153,35 @@ impl<'a> Fields<'a> {
             }
             Ok(count)
         })
+    }
+
+    /// A whole number in a range.
+    ///
+    /// # Errors
+    /// 400: it is none, or outside.
+    pub fn number(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, ApiError> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        let number = self.typed::<u64>(name, &expected)?;
+        if number.is_some_and(|number| !range.contains(&number)) {
+            return Err(wrong(name, &format!("must be {expected}")));
+        }
+        Ok(number)
+    }
+
+    /// The same, or `null`.
+    ///
+    /// # Errors
+    /// 400: it is neither such a number nor `null`.
+    pub fn nullable_number(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Nullable<u64>, ApiError> {
+        self.nullable(name, |fields| fields.number(name, range))
     }
 
     fn nullable<T>(

@@ -1,35 +1,39 @@
 //! API keys.
 //!
-//! `GET /keys` · `POST /keys` · `GET|DELETE /keys/{id}`
+//! `GET /keys` · `POST /keys` · `GET|PUT|DELETE /keys/{id}`
 //!
 //! The secret is shown once, in the answer to its creation; the hub keeps its
 //! SHA-256. A deleted key is void in this gateway before the answer, and in
 //! the others as soon as the event arrives. An operator manages the keys of
 //! others, but gives nobody more than he has: admin keys are the admins' own.
+//! A key's role stays what it is; what may be used with it can be changed.
 
 use std::borrow::Cow;
 
 use axum::{extract::State as Extract, response::Response};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use nexus_events::{
     clock::UnixMillis,
-    config_event::{Key, OnDisconnect, Role},
-    id::KeyId,
+    config_event::{Action, Key, OnDisconnect, Quota, Role},
+    id::{KeyId, UserId},
 };
 use serde::Serialize;
 
 use super::{
     answer::{self, Deleted},
-    fields::Fields,
+    fields::{Fields, Nullable},
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
-    providers::deletion,
+    providers::{deletion, set, set_nullable},
+    quota::{QuotaChange, QuotaView},
+    users,
 };
 use crate::{
     auth::Principal,
     configuration::{
         CommandError, Snapshot,
         bootstrap::{draw_key, hash},
+        commands::Decision,
     },
     error::ApiError,
     middleware::RequestBody,
@@ -43,6 +47,9 @@ struct View<'a> {
     name: &'a str,
     role: Role,
     on_disconnect: OnDisconnect,
+    user_id: Option<UserId>,
+    #[serde(flatten)]
+    quota: QuotaView,
     created_ms: UnixMillis,
     updated_ms: UnixMillis,
     /// The secret; only in the answer to the creation.
@@ -57,6 +64,8 @@ impl<'a> View<'a> {
             name: &key.name,
             role: key.role,
             on_disconnect: key.on_disconnect,
+            user_id: key.user_id,
+            quota: key.quota.into(),
             created_ms: key.created_ms,
             updated_ms: key.updated_ms,
             key: None,
@@ -112,11 +121,14 @@ pub async fn create(
     let role = fields
         .typed("role", "one of: admin, operator, auditor, viewer, member")?
         .unwrap_or(Role::Member);
-    let on_disconnect = fields
-        .typed("on_disconnect", "one of: finish, cancel")?
-        .unwrap_or_default();
+    let change = Change::read(&mut fields)?;
     fields.finish()?;
     may_handle(&principal, role)?;
+    let user_id = named_user(&state.configuration.current(), &change.user_id)?.value();
+    let mut quota = Quota::default();
+    let mut changed = vec!["name".into(), "role".into(), "on_disconnect".into()];
+    changed.extend(user_id.map(|_| "user_id".to_owned()));
+    change.quota.apply(&mut quota, &mut changed);
     let secret = draw_key().map_err(ApiError::internal)?;
     let now = state.clock.now();
     let key = Key {
@@ -124,20 +136,18 @@ pub async fn create(
         name,
         hash: hash(&secret),
         role,
-        on_disconnect,
+        on_disconnect: change.on_disconnect.unwrap_or_default(),
+        user_id,
+        quota,
         created_ms: now,
         updated_ms: now,
     };
-    let changed = ["name", "role", "on_disconnect"];
+    let changed: Vec<&str> = changed.iter().map(String::as_str).collect();
     let written = state
         .commands
         .create(&principal.actor(), &changed, |snapshot| {
-            if snapshot.key_named(&key.name).is_some() {
-                return Err(CommandError::Refused {
-                    code: "name_taken",
-                    message: format!("There is a key named '{}' already.", key.name).into(),
-                });
-            }
+            name_is_free(snapshot, &key)?;
+            has_user(snapshot, &key)?;
             Ok(key.clone())
         })
         .await?;
@@ -146,6 +156,61 @@ pub async fn create(
         ..View::of(&written.resource)
     };
     answer::resource(StatusCode::CREATED, &view, written.sequence)
+}
+
+/// `PUT /keys/{id or name}`: changes what the body names.
+///
+/// # Errors
+/// 400: the body is wrong; 403: an operator changes an admin key; 404; 409: the name is taken;
+/// 412: `If-Match`; 503: the broker is away.
+pub async fn update(
+    Extract(state): Extract<State>,
+    principal: Principal,
+    id: PathParameter,
+    headers: HeaderMap,
+    body: RequestBody,
+) -> Result<Response, ApiError> {
+    let mut fields = Fields::parse(&body.0)?;
+    let name = fields.name_beside_id("name")?;
+    let change = Change::read(&mut fields)?;
+    fields.finish()?;
+    let if_match = answer::if_match(&headers)?;
+    let snapshot = state.configuration.current();
+    let id = find(&snapshot, &id)?;
+    let user_id = named_user(&snapshot, &change.user_id)?;
+    let written = state
+        .commands
+        .change(&principal.actor(), if_match, |snapshot| {
+            let entry = snapshot.key(id).ok_or(CommandError::NotFound("key"))?;
+            let mut key = (*entry.resource).clone();
+            if key.role == Role::Admin && principal.key.role != Role::Admin {
+                return Err(CommandError::Forbidden(ADMINS_OWN));
+            }
+            let mut changed = Vec::new();
+            set(&mut key.name, name.as_ref(), "name", &mut changed);
+            let takes_name = !changed.is_empty();
+            if takes_name {
+                name_is_free(snapshot, &key)?;
+            }
+            let then = change.on_disconnect.as_ref();
+            set(&mut key.on_disconnect, then, "on_disconnect", &mut changed);
+            set_nullable(&mut key.user_id, &user_id, "user_id", &mut changed);
+            has_user(snapshot, &key)?;
+            change.quota.apply(&mut key.quota, &mut changed);
+            if !changed.is_empty() {
+                key.updated_ms = state.clock.now();
+            }
+            Ok(Decision {
+                action: Action::Updated,
+                resource: key,
+                sequence: entry.sequence,
+                changed,
+                takes_name,
+            })
+        })
+        .await?;
+    let view = View::of(&written.resource);
+    answer::resource(StatusCode::OK, &view, written.sequence)
 }
 
 /// `DELETE /keys/{id or name}`.
@@ -189,7 +254,53 @@ pub async fn delete(
     answer::json(StatusCode::OK, &gone)
 }
 
-const ADMINS_OWN: &str = "Only an admin key may create or revoke admin keys.";
+const ADMINS_OWN: &str = "Only an admin key may create, change or revoke admin keys.";
+
+/// What both a creation and a change may say.
+struct Change {
+    on_disconnect: Option<OnDisconnect>,
+    user_id: Nullable<String>,
+    quota: QuotaChange,
+}
+
+impl Change {
+    fn read(fields: &mut Fields<'_>) -> Result<Self, ApiError> {
+        Ok(Self {
+            on_disconnect: fields.typed("on_disconnect", "one of: finish, cancel")?,
+            user_id: fields.nullable_text("user_id")?,
+            quota: QuotaChange::read(fields)?,
+        })
+    }
+}
+
+/// The user that a body names; 400, because there the body is wrong and not the address.
+fn named_user(snapshot: &Snapshot, named: &Nullable<String>) -> Result<Nullable<UserId>, ApiError> {
+    named.clone().try_map(|text| {
+        let found = users::find(snapshot, &text).map(|entry| entry.resource.id);
+        found.ok_or_else(|| ApiError::invalid_request(Some("user_id"), "There is no such user."))
+    })
+}
+
+/// The user was there when the request came; it may be gone when the change is decided.
+fn has_user(snapshot: &Snapshot, key: &Key) -> Result<(), CommandError> {
+    match key.user_id {
+        Some(id) if snapshot.user(id).is_none() => Err(CommandError::Invalid {
+            member: "user_id".into(),
+            message: "There is no such user.".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn name_is_free(snapshot: &Snapshot, key: &Key) -> Result<(), CommandError> {
+    match snapshot.key_named(&key.name) {
+        Some(other) if other.resource.id != key.id => Err(CommandError::Refused {
+            code: "name_taken",
+            message: format!("There is a key named '{}' already.", key.name).into(),
+        }),
+        _ => Ok(()),
+    }
+}
 
 fn may_handle(principal: &Principal, role: Role) -> Result<(), ApiError> {
     if role == Role::Admin && principal.key.role != Role::Admin {

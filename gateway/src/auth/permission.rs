@@ -17,6 +17,8 @@ pub enum Permission {
     ChangeConfiguration,
     /// See, create and revoke keys.
     ManageKeys,
+    /// Change users.
+    ManageUsers,
     /// See totals of the whole hub.
     ReadStatistics,
     /// See what one conversation used.
@@ -49,12 +51,13 @@ impl Access {
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CallModels,
         Self::ListModels,
         Self::ReadConfiguration,
         Self::ChangeConfiguration,
         Self::ManageKeys,
+        Self::ManageUsers,
         Self::ReadStatistics,
         Self::ReadUsage,
         Self::ReadContent,
@@ -75,7 +78,8 @@ impl Permission {
             (Self::CallModels, Operator | Auditor | Viewer)
             | (Self::ReadConfiguration | Self::ReadStatistics, Auditor | Member)
             | (Self::ChangeConfiguration | Self::ManageKeys, Auditor | Viewer | Member)
-            | (Self::ReadContent, Operator | Viewer) => Access::No,
+            | (Self::ReadContent, Operator | Viewer)
+            | (Self::ManageUsers, Operator | Auditor | Viewer | Member) => Access::No,
         }
     }
 }
@@ -88,11 +92,11 @@ mod tests {
     #[test]
     fn the_table_is_the_designs() {
         let table = [
-            (Role::Admin, "AAAAAAAA"),
-            (Role::Operator, "-AAAAAA-"),
-            (Role::Auditor, "-A----AA"),
-            (Role::Viewer, "-AA--AA-"),
-            (Role::Member, "AA----oo"),
+            (Role::Admin, "AAAAAAAAA"),
+            (Role::Operator, "-AAAA-AA-"),
+            (Role::Auditor, "-A-----AA"),
+            (Role::Viewer, "-AA---AA-"),
+            (Role::Member, "AA-----oo"),
         ];
         for (role, expected) in table {
             let has: String = Permission::ALL

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use nexus_events::{
     clock::{Clock, SystemClock},
-    config_event::{Action, Actor, Changed, Key, OnDisconnect, Resource, Role},
+    config_event::{Action, Actor, Changed, Key, OnDisconnect, Quota, Resource, Role},
     envelope::Stamp,
     id::KeyId,
     log::{Expected, Log},
@@ -126,6 +126,8 @@ impl Create {
             hash: hash(&secret),
             role: self.role.into(),
             on_disconnect: OnDisconnect::default(),
+            user_id: None,
+            quota: Quota::default(),
             created_ms: clock.now(),
             updated_ms: clock.now(),
         };
@@ -241,6 +243,8 @@ mod tests {
                     hash: "ab".repeat(32),
                     role: Role::Member,
                     on_disconnect: OnDisconnect::Finish,
+                    user_id: None,
+                    quota: Quota::default(),
                     created_ms: SystemClock.now(),
                     updated_ms: SystemClock.now(),
                 },

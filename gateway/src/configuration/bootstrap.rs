@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use nexus_events::{
     clock::Clock,
     config_event::{
-        Action, Actor, Changed, Key, Model, OnDisconnect, Provider, Resource, Role, Setting,
+        Action, Actor, Changed, Key, Model, OnDisconnect, Provider, Quota, Resource, Role, Setting,
     },
     envelope::{EncodeError, Stamp},
     id::{KeyId, ModelId, ProviderId},
@@ -250,6 +250,8 @@ fn admin(secret: &Secret, clock: &dyn Clock) -> Key {
         hash: hash(secret),
         role: Role::Admin,
         on_disconnect: OnDisconnect::default(),
+        user_id: None,
+        quota: Quota::default(),
         created_ms: clock.now(),
         updated_ms: clock.now(),
     }

@@ -41,6 +41,14 @@ pub enum CommandError {
         /// The sentence for the client.
         message: Cow<'static, str>,
     },
+    /// Each member may be as it is, and together with what is there it makes no sense.
+    #[error("{message}")]
+    Unprocessable {
+        /// The member that does not fit.
+        member: &'static str,
+        /// The sentence for the client.
+        message: String,
+    },
     /// What is there stands against it.
     #[error("{message}")]
     Refused {

@@ -15,8 +15,8 @@ use crate::data_dir::write_whole;
 
 /// Version of the file's shape; another one is not read.
 ///
-/// 2: with routes, which a version that did not know them has passed over.
-const VERSION: u32 = 2;
+/// 2: with routes, 3: with users and prices, which a version that did not know them has passed over.
+const VERSION: u32 = 3;
 
 /// What the file holds.
 #[derive(Debug, Serialize, Deserialize)]

@@ -12,15 +12,17 @@ mod alternatives;
 use std::{collections::BTreeMap, sync::Arc};
 
 use nexus_events::{
-    config_event::{Action, Changed, ConfigEvent, Key, Model, Provider, Resource, Route, Setting},
+    config_event::{
+        Action, Changed, ConfigEvent, Key, Model, Price, Provider, Resource, Route, Setting, User,
+    },
     envelope::{DecodeError, Envelope},
-    id::{KeyId, ModelId, ProviderId, RouteId},
+    id::{KeyId, ModelId, PriceId, ProviderId, RouteId, UserId},
     seal::{MasterKey, SealError},
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use super::snapshot::{Entry, MessageKey, ProviderRecord, Snapshot};
+use super::snapshot::{Accounting, Entry, MessageKey, ProviderRecord, Snapshot};
 use crate::settings::Secret;
 
 /// Name of the setting that holds the key of message ids.
@@ -42,6 +44,8 @@ pub struct Fold {
     routes: BTreeMap<RouteId, Stored<Route>>,
     keys: BTreeMap<KeyId, Stored<Key>>,
     settings: BTreeMap<String, Stored<Setting>>,
+    users: BTreeMap<UserId, Stored<User>>,
+    prices: BTreeMap<PriceId, Stored<Price>>,
     /// Stream sequence of the last change of each kind, deletions included.
     kinds: BTreeMap<String, u64>,
 }
@@ -113,6 +117,14 @@ impl Fold {
                 self.kinds.insert(Setting::KIND.to_owned(), sequence);
                 put(&mut self.settings, change.resource.key(), sequence, change);
             }
+            Some(ConfigEvent::User(change)) => {
+                self.kinds.insert(User::KIND.to_owned(), sequence);
+                put(&mut self.users, change.resource.id, sequence, change);
+            }
+            Some(ConfigEvent::Price(change)) => {
+                self.kinds.insert(Price::KIND.to_owned(), sequence);
+                put(&mut self.prices, change.resource.id, sequence, change);
+            }
             None => {}
         }
         Ok(())
@@ -174,11 +186,16 @@ impl Fold {
                 .collect(),
             message_key: self.message_key(master)?,
             kinds: self.kinds.clone(),
+            accounting: self.accounting(),
             providers,
             models,
             routes,
             keys,
         })
+    }
+
+    fn accounting(&self) -> Accounting {
+        Accounting::new(entries(&self.users), entries(&self.prices))
     }
 
     fn message_key(&self, master: &MasterKey) -> Result<MessageKey, FoldError> {

@@ -1,5 +1,7 @@
 //! One configuration, complete and unchanging.
 
+mod accounting;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
@@ -12,6 +14,7 @@ use nexus_events::{
 };
 use zeroize::Zeroizing;
 
+pub use self::accounting::{Accounting, CURRENCY_DEFAULT};
 use crate::settings::Secret;
 
 /// The key of the installation's message ids: 32 bytes that only gateways hold.
@@ -96,6 +99,7 @@ pub struct Snapshot {
     pub(super) alternatives: BTreeMap<String, Arc<Alternatives>>,
     pub(super) message_key: MessageKey,
     pub(super) kinds: BTreeMap<String, u64>,
+    pub(super) accounting: Accounting,
 }
 
 impl Snapshot {
@@ -197,5 +201,26 @@ impl Snapshot {
     /// Every key, the oldest first.
     pub fn keys(&self) -> impl Iterator<Item = &Entry<Key>> {
         self.keys.values()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A configuration without anything.
+    pub(crate) fn empty() -> Snapshot {
+        Snapshot {
+            sequence: 0,
+            providers: BTreeMap::new(),
+            models: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            keys_by_hash: HashMap::new(),
+            alternatives: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            message_key: MessageKey::from_bytes([0; 32]),
+            kinds: BTreeMap::new(),
+            accounting: Accounting::default(),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Configuration: `service_providers`, `provider_models`, `api_keys`, `settings`.
+//! Configuration: `service_providers`, `provider_models`, `api_keys`, `settings`, `users`, `prices`.
 //!
 //! An event holds the whole resource, so the last one of a resource is its
 //! row. Secrets and hashes of keys stay in the log: the tables only say
@@ -14,7 +14,10 @@ use nexus_events::{
 };
 use sqlx::SqliteConnection;
 
-use super::entry::{Reason, explain};
+use super::{
+    accounting::{self, integer},
+    entry::{Reason, explain},
+};
 use crate::checkpoint::signed;
 
 /// Applies a change of the configuration; the inner result is the reason why it cannot be.
@@ -54,6 +57,20 @@ pub(super) async fn apply(
             remove(connection, delete, &change.resource).await?;
         }
         ConfigEvent::Setting(change) => setting(connection, &change.resource, sequence).await?,
+        ConfigEvent::User(change) if gone(change) => {
+            let delete = "DELETE FROM users WHERE user_id = ?";
+            remove(connection, delete, &change.resource).await?;
+        }
+        ConfigEvent::User(change) => {
+            accounting::user(connection, &change.resource, sequence).await?;
+        }
+        ConfigEvent::Price(change) if gone(change) => {
+            let delete = "DELETE FROM prices WHERE price_id = ?";
+            remove(connection, delete, &change.resource).await?;
+        }
+        ConfigEvent::Price(change) => {
+            accounting::price(connection, &change.resource, sequence).await?;
+        }
     }
     Ok(Ok(()))
 }
@@ -136,7 +153,7 @@ async fn key(
         OnDisconnect::Finish => "finish",
         OnDisconnect::Cancel => "cancel",
     };
-    sqlx::query("INSERT OR REPLACE INTO api_keys VALUES (?, ?, ?, ?, ?, ?, ?)")
+    sqlx::query("INSERT OR REPLACE INTO api_keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         .bind(key.id.to_string())
         .bind(&key.name)
         .bind(role)
@@ -144,6 +161,11 @@ async fn key(
         .bind(key.created_ms.as_millis())
         .bind(key.updated_ms.as_millis())
         .bind(sequence)
+        .bind(key.user_id.map(|user| user.to_string()))
+        .bind(integer(key.quota.requests_per_minute))
+        .bind(integer(key.quota.tokens_per_minute))
+        .bind(integer(key.quota.concurrent_requests))
+        .bind(integer(key.quota.monthly_budget))
         .execute(connection)
         .await
         .map(drop)

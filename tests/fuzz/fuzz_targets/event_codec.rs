@@ -129,6 +129,8 @@ fn write(event: &Event, attributes: Attributes<'_>, content: Option<&RawValue>) 
             ConfigEvent::Model(data) => encode(with, data),
             ConfigEvent::Key(data) => encode(with, data),
             ConfigEvent::Setting(data) => encode(with, data),
+            ConfigEvent::User(data) => encode(with, data),
+            ConfigEvent::Price(data) => encode(with, data),
         },
         Event::Audit(event) => match event {
             AuditEvent::ManagementCall(data) => encode(with, data),

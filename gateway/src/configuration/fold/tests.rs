@@ -1,6 +1,6 @@
 use nexus_events::{
     clock::{ManualClock, SharedClock, UnixMillis},
-    config_event::{Actor, OnDisconnect, Role, RouteTarget},
+    config_event::{Actor, OnDisconnect, Quota, Role, RouteTarget},
     envelope::Stamp,
 };
 
@@ -198,6 +198,8 @@ fn a_key_is_found_by_the_hash_of_its_secret() {
         hash: "ab".repeat(32),
         role: Role::Member,
         on_disconnect: OnDisconnect::Finish,
+        user_id: None,
+        quota: Quota::default(),
         created_ms: log.clock.now(),
         updated_ms: log.clock.now(),
     };

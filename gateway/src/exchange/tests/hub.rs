@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use nexus_events::{
     clock::{Clock, SharedClock, SystemClock},
     config_event::{
-        Action, Actor, Changed, Key, Model, OnDisconnect, Provider, Resource, Role, Route,
+        Action, Actor, Changed, Key, Model, OnDisconnect, Provider, Quota, Resource, Role, Route,
         RouteTarget, Setting,
     },
     envelope::{Envelope, Stamp},
@@ -322,6 +322,8 @@ fn key(on_disconnect: OnDisconnect) -> Key {
         hash: "0".repeat(64),
         role: Role::Member,
         on_disconnect,
+        user_id: None,
+        quota: Quota::default(),
         created_ms: SystemClock.now(),
         updated_ms: SystemClock.now(),
     }

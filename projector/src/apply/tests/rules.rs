@@ -3,7 +3,7 @@
 use nexus_events::{
     audit_event::{RetentionApplied, UnauthenticatedCalls},
     clock::UnixMillis,
-    config_event::{Action, Model, OnDisconnect, Provider, Role, Setting},
+    config_event::{Action, Model, OnDisconnect, Provider, Quota, Role, Setting},
     id::{ModelId, ProviderId},
     rollup_event::DayClosed,
     subject::Stream,
@@ -194,6 +194,8 @@ async fn configuration_holds_no_secret() {
             hash: "deadbeef".into(),
             role: Role::Admin,
             on_disconnect: OnDisconnect::Finish,
+            user_id: None,
+            quota: Quota::default(),
             created_ms: now,
             updated_ms: now,
         },

@@ -2,14 +2,14 @@
 
 use nexus_events::{
     clock::UnixMillis,
-    config_event::{Action, Key, Model, OnDisconnect, Provider, Role, Setting},
-    id::{ModelId, ProviderId},
+    config_event::{Action, Key, Model, OnDisconnect, Price, Provider, Quota, Role, Setting, User},
+    id::{ModelId, PriceId, ProviderId, UserId},
 };
 use proptest::prelude::*;
 
 use crate::testing::{MemoryLog, TODAY, key};
 
-/// A change of one of four resources: which, what is done to it, and what distinguishes it.
+/// A change of one of six resources: which, what is done to it, and what distinguishes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConfigChange {
     resource: usize,
@@ -23,7 +23,7 @@ pub(super) fn config_change() -> impl Strategy<Value = ConfigChange> {
         Just(Action::Updated),
         Just(Action::Deleted),
     ];
-    (0..4_usize, action, 0..3_u32).prop_map(|(resource, action, variant)| ConfigChange {
+    (0..6_usize, action, 0..3_u32).prop_map(|(resource, action, variant)| ConfigChange {
         resource,
         action,
         variant,
@@ -75,8 +75,34 @@ pub(super) fn configure(log: &mut MemoryLog, change: ConfigChange) {
                 hash: "00".repeat(32),
                 role: Role::Member,
                 on_disconnect: OnDisconnect::Finish,
+                user_id: (variant > 0).then(|| UserId::from_uuid(key().as_uuid())),
+                quota: quota(variant),
                 created_ms,
                 updated_ms,
+            },
+        ),
+        3 => log.config(
+            action,
+            User {
+                id: UserId::from_uuid(key().as_uuid()),
+                name: format!("user {variant}"),
+                quota: quota(variant),
+                created_ms,
+                updated_ms,
+            },
+        ),
+        4 => log.config(
+            action,
+            Price {
+                id: PriceId::from_uuid(key().as_uuid()),
+                model_name: "gpt".into(),
+                provider_id: (variant > 0).then_some(provider),
+                input_micros_per_million: variant.into(),
+                output_micros_per_million: u64::MAX,
+                cached_input_micros_per_million: (variant > 1).then_some(1),
+                currency: "USD".into(),
+                valid_from_ms: updated_ms,
+                created_ms,
             },
         ),
         _ => log.config(
@@ -89,4 +115,12 @@ pub(super) fn configure(log: &mut MemoryLog, change: ConfigChange) {
             },
         ),
     };
+}
+
+fn quota(variant: u32) -> Quota {
+    Quota {
+        requests_per_minute: (variant > 0).then_some(variant),
+        monthly_budget: (variant > 1).then(|| u64::from(variant) << 40),
+        ..Quota::default()
+    }
 }

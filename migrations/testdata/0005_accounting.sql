@@ -1,0 +1,6 @@
+-- Rows as they stood when 0005 was the newest migration: what later ones are tried on.
+-- Never edited once a later migration exists.
+
+INSERT INTO api_keys VALUES ('0199c0de-3333-7000-8000-000000000043', 'limited', 'member', 'finish', 1795485600000, 1795485600000, 20, '0199c0de-3333-7000-8000-000000000041', 60, 40000, 4, 25000000);
+INSERT INTO users VALUES ('0199c0de-3333-7000-8000-000000000041', 'ann', NULL, NULL, NULL, 100000000, 1795485600000, 1795485600000, 19);
+INSERT INTO prices VALUES ('0199c0de-3333-7000-8000-000000000042', 'gpt-test', NULL, 2500000, 10000000, 1250000, 'USD', 1795485600000, 1795485600000, 18);
