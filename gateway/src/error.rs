@@ -20,7 +20,7 @@ pub const AUTHENTICATION: &str = "authentication_error";
 /// The `type` of an error about what the key may do.
 pub const PERMISSION: &str = "permission_error";
 /// The `type` of an error about too many requests.
-pub const RATE_LIMIT: &str = "rate_limit_error";
+pub const RATE_LIMIT: &str = "requests";
 /// The `type` of an error of a provider.
 pub const UPSTREAM: &str = "upstream_error";
 /// The `type` of an error of the hub.

@@ -30,11 +30,13 @@ pub mod lost;
 mod record;
 mod relay;
 mod request;
+mod settle;
 pub mod sweep;
 
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use nexus_events::{
     clock::SharedClock,
     config_event::{Key, OnDisconnect},
@@ -62,7 +64,7 @@ pub use self::{
 use crate::{
     configuration::Snapshot,
     error::ApiError,
-    limits::Limits,
+    limits::{Admission, Asking, Limits},
     metrics::Metrics,
     middleware::Arrival,
     protocol::openai::request::{BadRequest, ChatRequest},
@@ -148,6 +150,8 @@ pub struct Served {
     pub conversation: Option<ConversationId>,
     /// The answer, or the error in its place.
     pub reply: Result<Reply, ApiError>,
+    /// How the limits stand, in headers.
+    pub limits: HeaderMap,
 }
 
 /// A request that went to no provider.
@@ -186,6 +190,14 @@ struct Exchange {
     answer: Answer,
     first_byte_ms: Option<u64>,
     backlog: OwnedSemaphorePermit,
+    admission: Admission,
+}
+
+/// A request whose `received` is written.
+struct Begun {
+    facts: Facts,
+    recorder: Recorder,
+    backlog: OwnedSemaphorePermit,
 }
 
 impl Engine {
@@ -220,39 +232,67 @@ impl Engine {
         let (routing, provider) = (&self.parts.routing, ask.provider.as_deref());
         let route = routing.find(&ask.snapshot, request.model(), provider);
         let mut route = route.ok_or_else(|| refused(ApiError::model_not_found(request.model())))?;
-        let room = self.parts.limits.find_room(&mut route).await;
-        room.map_err(&refused)?;
-        let backlog = self
-            .parts
-            .counting
-            .admit(ask.body.len())
-            .map_err(&refused)?;
-        let matched = match &request {
-            Request::Chat(chat) => {
-                let matched = self.parts.sessions.match_request(asked(&ask, chat));
-                Some(matched.await)
-            }
-            Request::Embeddings(_) => None,
+        let asking = Asking {
+            request: ask.request,
+            key: &ask.key,
+            snapshot: &ask.snapshot,
+            candidate: route.current(),
+            at: ask.arrival.time,
+            estimate: request.estimate(),
         };
-        let matched = matched.as_ref();
-        let conversation = matched.map(|matched| matched.conversation);
-        let recorder = self
-            .received(&ask, &request, matched)
-            .map_err(|error| refused(not_recorded(error)))?;
+        let admitted = self.parts.limits.admit(asking).await;
+        let mut admission = admitted.map_err(&refused)?;
+        let limits = admission.headers().clone();
+        let begun = match self.prepare(&ask, &request, &mut route).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                let error = admission.told_by(error);
+                admission.cancel().await;
+                return Err(refused(error));
+            }
+        };
         let first = request.encode((ask.request, ask.arrival, &ask.body), route.current());
+        let conversation = begun.facts.conversation;
         let exchange = Exchange {
             parts: Arc::clone(&self.parts),
-            facts: facts(&ask, &request, matched),
-            recorder,
+            facts: begun.facts,
+            recorder: begun.recorder,
             route,
             answer: Answer::default(),
             first_byte_ms: None,
-            backlog,
+            backlog: begun.backlog,
+            admission,
         };
         let reply = self.spawn(exchange, first).await;
         Ok(Served {
             conversation,
             reply,
+            limits,
+        })
+    }
+
+    /// Finds room and the conversation, and writes `received`.
+    async fn prepare(
+        &self,
+        ask: &Ask,
+        request: &Request<'_>,
+        route: &mut Route,
+    ) -> Result<Begun, ApiError> {
+        self.parts.limits.find_room(route).await?;
+        let backlog = self.parts.counting.admit(ask.body.len())?;
+        let matched = match request {
+            Request::Chat(chat) => {
+                let matched = self.parts.sessions.match_request(asked(ask, chat));
+                Some(matched.await)
+            }
+            Request::Embeddings(_) => None,
+        };
+        let matched = matched.as_ref();
+        let recorder = self.received(ask, request, matched);
+        Ok(Begun {
+            facts: facts(ask, request, matched),
+            recorder: recorder.map_err(not_recorded)?,
+            backlog,
         })
     }
 

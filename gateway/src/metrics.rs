@@ -71,6 +71,8 @@ pub struct Metrics {
     pub ready: IntGaugeVec,
     /// 1 while Redis answers, else 0; stays 0 without Redis.
     pub redis_up: IntGauge,
+    /// Gateways that were last seen living; 0 without Redis.
+    pub gateways: IntGauge,
     /// Calls that this gateway's own memory answered because Redis did not.
     pub redis_fallbacks: IntCounter,
 }
@@ -140,6 +142,7 @@ impl Metrics {
             )?,
             ready: new.gauges("nexus_ready", "1 while the part is ready.", "part")?,
             redis_up: new.gauge("nexus_redis_up", "1 while Redis answers.")?,
+            gateways: new.gauge("nexus_gateways", "Gateways that share the limits.")?,
             redis_fallbacks: new.counter(
                 "nexus_redis_fallbacks_total",
                 "Calls that Redis did not answer.",

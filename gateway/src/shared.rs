@@ -6,7 +6,8 @@
 //! is away. `NEXUS_REDIS_URL` decides.
 //!
 //! *What it promises.* No call fails and none waits longer than
-//! [`redis::ANSWER_TIMEOUT`]: what cannot be shared now is kept here meanwhile.
+//! [`redis::ANSWER_TIMEOUT`], or, to be let in at all, than
+//! [`redis::ADMISSION_TIMEOUT`]: what cannot be shared now is kept here meanwhile.
 //! Everything has a bound and an end.
 //!
 //! *What it never does.* It holds no fact. A lost prefix costs a conversation
@@ -14,6 +15,7 @@
 //! nothing that was recorded.
 
 pub mod memory;
+pub mod quota;
 pub mod redis;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -25,7 +27,7 @@ use nexus_events::{
     message_id::MessageId,
 };
 
-pub use self::{memory::MemoryState, redis::RedisState};
+pub use self::{memory::MemoryState, quota::Quotas, redis::RedisState};
 use crate::{metrics::Metrics, settings::Secret};
 
 /// How long a conversation may stand still and still be found by its messages: 30 minutes.
@@ -188,7 +190,7 @@ pub async fn connect(
 }
 
 /// State that gateways share. Object-safe, so that the choice is made at the start.
-pub trait SharedState: Send + Sync + fmt::Debug {
+pub trait SharedState: Quotas + Send + Sync + fmt::Debug {
     /// The longest of the prefixes that an exchange ended with, if any.
     ///
     /// Begins the window again for it and for the shorter ones.

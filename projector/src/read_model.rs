@@ -15,7 +15,9 @@
 pub mod conversations;
 pub mod keeping;
 pub mod recent;
+
 pub mod requests;
+pub mod spending;
 pub mod stats;
 mod tree;
 pub mod unsettled;
@@ -40,6 +42,7 @@ pub use conversations::{
 pub use keeping::{Copy, CopyError, Day, Retention};
 pub use recent::{ExchangeEnd, RecentEnds, SystemMessage};
 pub use requests::{Attempt, Choice, Failure, Request, TokenCheck};
+pub use spending::UsedTokens;
 pub use stats::{ConversationStats, Stats, TokensUsage};
 pub use unsettled::{ReadUpTo, Unsettled, UnsettledRequest, Wanted};
 

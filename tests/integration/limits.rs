@@ -1,4 +1,15 @@
 //! Limits of providers: one that is at its limit is passed over, and who finds none is told.
+//!
+//! The limits of keys and users are looked at in the modules below, most with two gateways that
+//! share one Redis.
+
+mod away;
+mod budgets;
+mod clients;
+mod configured;
+mod exact;
+mod pair;
+mod settled;
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;

@@ -24,6 +24,7 @@ use redis::aio::MultiplexedConnection;
 
 mod equality;
 mod outage;
+mod quotas;
 
 /// Most of a window.
 const ALMOST: Duration = Duration::from_secs(30 * 60 - 10);
@@ -87,8 +88,14 @@ async fn age(mut connection: MultiplexedConnection, time: Duration) {
     const AGE: &str = r"
         for _, key in ipairs(redis.call('KEYS', '*')) do
           local left = redis.call('PTTL', key) - ARGV[1]
-          if redis.call('TYPE', key).ok == 'hash' then
+          local sort = redis.call('TYPE', key).ok
+          if sort == 'hash' then
             redis.call('HINCRBY', key, 'at', -ARGV[1])
+          end
+          if sort == 'zset' then
+            for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+              redis.call('ZINCRBY', key, -ARGV[1], member)
+            end
           end
           if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
         end";

@@ -206,6 +206,8 @@ impl Snapshot {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use nexus_events::config_event::{Price, User};
+
     use super::*;
 
     /// A configuration without anything.
@@ -221,6 +223,23 @@ pub(crate) mod tests {
             message_key: MessageKey::from_bytes([0; 32]),
             kinds: BTreeMap::new(),
             accounting: Accounting::default(),
+        }
+    }
+
+    impl Snapshot {
+        /// The same with those users and prices.
+        pub(crate) fn with(mut self, users: Vec<User>, prices: Vec<Price>) -> Self {
+            let users = users.into_iter().map(|user| (user.id, entry(user)));
+            let prices = prices.into_iter().map(|price| (price.id, entry(price)));
+            self.accounting = Accounting::new(users.collect(), prices.collect());
+            self
+        }
+    }
+
+    fn entry<T>(resource: T) -> Entry<T> {
+        Entry {
+            resource: Arc::new(resource),
+            sequence: 1,
         }
     }
 }

@@ -70,27 +70,16 @@ impl Form {
 pub(super) async fn serve(state: &AppState, call: Call, form: Form) -> Response {
     let route = form.route();
     let (request, key) = (call.request, call.principal.key.id);
-    let admitted = state.limits.admit().await;
-    let asked = admitted.and_then(|permit| {
-        let spoken = match form {
-            Form::Dialect(dialect) => Some((dialect, asked_in(&call))),
-            Form::Chat | Form::Embeddings => None,
-        };
-        let ask = ask(state, call, form)?;
-        Ok((permit, ask, spoken))
-    });
-    let served = match asked {
-        Ok((permit, ask, spoken)) => {
-            let served = state.engine.begin(ask).await;
-            served.map(|served| (permit, answer(served, spoken)))
-        }
+    let spoken = match form {
+        Form::Dialect(dialect) => Some((dialect, asked_in(&call))),
+        Form::Chat | Form::Embeddings => None,
+    };
+    let served = match ask(state, call, form) {
+        Ok(ask) => state.engine.begin(ask).await,
         Err(error) => Err(Refused { error, model: None }),
     };
     match served {
-        Ok((permit, mut response)) => {
-            permit.write_headers(response.headers_mut());
-            response
-        }
+        Ok(served) => answer(served, spoken),
         Err(refused) => {
             rejected::record(state, (request, key), route, &refused).await;
             refused.error.into_response()
@@ -169,6 +158,7 @@ fn answer(served: Served, spoken: Option<(&'static dyn Dialect, Asked)>) -> Resp
         None => reply(served.reply),
         Some((dialect, asked)) => translated(served.reply, dialect, asked),
     };
+    response.headers_mut().extend(served.limits);
     // A UUID is a header value.
     if let Some(conversation) = conversation
         && let Ok(conversation) = HeaderValue::try_from(conversation.to_string())
@@ -267,6 +257,7 @@ mod tests {
         let served = Served {
             conversation: Some(id),
             reply: Err(ApiError::internal("x")),
+            limits: HeaderMap::new(),
         };
         let response = answer(served, None);
         assert_eq!(response.status(), 500);

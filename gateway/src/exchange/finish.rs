@@ -22,6 +22,7 @@ use super::{
     fault::Fault,
     record::{RecordError, millis},
     relay::Ending,
+    settle::settle,
 };
 use crate::{
     provider::{ProviderError, UpstreamRequest, transport::UpstreamBody},
@@ -73,15 +74,21 @@ impl Exchange {
             count,
             unwritten,
         } = self.end(served, &choices, &ids, &client);
+        let uncounted = |terminal: &Terminal| terminal.usage_source.is_none();
+        let uncounted = count.is_some() || unwritten.as_ref().is_some_and(uncounted);
+        let used = (!uncounted).then(|| self.used());
         let ended = match (self.recorder.released().await, ended) {
             (Err(error), Ok(_)) => Err(error.into()),
             (_, ended) => ended,
         };
         let whole = ended.as_ref().ok().and(self.answer.usage());
         // Before the last byte, because the client may go on as soon as it has that.
-        if let Some(thread) = &self.facts.thread {
-            self.parts.sessions.answered(thread, &ids).await;
-        }
+        let answered = async {
+            if let Some(thread) = &self.facts.thread {
+                self.parts.sessions.answered(thread, &ids).await;
+            }
+        };
+        tokio::join!(answered, settle(&mut self.admission, used));
         let leftover = conclude(&self.facts, ended, &mut client).await;
         drop(client);
         self.parts.metrics.open_exchanges.dec();

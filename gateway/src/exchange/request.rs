@@ -7,6 +7,7 @@ use nexus_events::{exchange_event::FailureReason, id::RequestId, raw_object::Raw
 
 use crate::{
     configuration::Candidate,
+    limits::estimate::Estimate,
     middleware::Arrival,
     protocol::openai::{
         embeddings::EmbeddingsRequest,
@@ -77,6 +78,14 @@ impl<'a> Request<'a> {
         match self {
             Self::Chat(chat) => chat.include_usage,
             Self::Embeddings(_) => false,
+        }
+    }
+
+    /// What it may use.
+    pub(super) fn estimate(&self) -> Estimate {
+        match self {
+            Self::Chat(chat) => Estimate::of(chat),
+            Self::Embeddings(embeddings) => Estimate::of_input(&embeddings.members),
         }
     }
 

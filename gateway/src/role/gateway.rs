@@ -7,6 +7,7 @@
 //! the broker takes it in time, and else at the next start.
 
 mod adopted;
+mod budgets;
 mod data_plane;
 mod settle;
 mod sweep;
@@ -182,6 +183,8 @@ impl Gateway {
         background.spawn(follow(follower, State::clone(&state), over.clone()));
         let sessions = process.readiness.part("sessions", Need::AtStart);
         background.spawn(seed(State::clone(&state), sessions, over.clone()));
+        background.spawn(keep_limits(State::clone(&state), over.clone()));
+        background.spawn(budgets::seed(State::clone(&state), over.clone()));
         background.spawn(watch.run(over.clone()));
         background.spawn(looks.run(over.clone()));
         background.spawn(lost.settle());
@@ -303,6 +306,11 @@ async fn seed(state: State, part: Part, over: CancellationToken) {
     let (sessions, read_model) = (state.sessions.clone(), state.read_model.clone());
     let seeding = data_plane::seed(sessions, read_model, Arc::clone(&state.clock), part);
     over.run_until_cancelled(seeding).await;
+}
+
+/// Keeps what requests hold of the limits.
+async fn keep_limits(state: State, over: CancellationToken) {
+    state.limits.keep_up(state.outbox.id(), &over).await;
 }
 
 /// Waits for the answers under way, then ends them.

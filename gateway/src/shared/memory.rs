@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt, ready};
 use hashlink::LinkedHashMap;
 use nexus_events::{
     clock::{SharedClock, UnixMillis},
-    id::{ConversationId, KeyId},
+    id::{ConversationId, KeyId, OutboxId},
     message_id::MessageId,
 };
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::{
     CONVERSATIONS_MAX, Decision, ExchangeEnd, Prefix, PrefixQuery, Rate, Remembered, ScopeId,
     SharedState,
+    quota::{Demand, Held, Opened, Quotas, Settled, Settlement, Verdict, memory::Counters},
 };
 
 /// Ends of exchanges: 400 000, some 60 MiB when full.
@@ -38,6 +39,7 @@ pub struct MemoryState {
     ends: Mutex<Expiring<(ScopeId, MessageId), Ends>>,
     holders: Mutex<Expiring<ConversationId, KeyId>>,
     buckets: Mutex<Expiring<Box<str>, Bucket>>,
+    counters: Mutex<Counters>,
 }
 
 impl MemoryState {
@@ -49,6 +51,7 @@ impl MemoryState {
             ends: Mutex::new(Expiring::new(ENDS_MAX)),
             holders: Mutex::new(Expiring::new(HOLDERS_MAX)),
             buckets: Mutex::new(Expiring::new(BUCKETS_MAX)),
+            counters: Mutex::new(Counters::new()),
         }
     }
 
@@ -115,6 +118,44 @@ impl MemoryState {
         // After a whole window without use it is full, which is what an absent one is.
         buckets.insert(name.into(), bucket, now, rate.window);
         decision
+    }
+}
+
+impl MemoryState {
+    /// Runs what it is given on the counters of the limits, with the time.
+    pub(super) fn count<T>(&self, what: impl FnOnce(&mut Counters, UnixMillis) -> T) -> T {
+        let now = self.clock.now();
+        what(&mut self.counters.lock(), now)
+    }
+}
+
+impl Quotas for MemoryState {
+    fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Verdict> {
+        ready(self.count(|counters, now| counters.admit(now, demand, 1))).boxed()
+    }
+
+    fn settle<'a>(&'a self, settlement: &'a Settlement) -> BoxFuture<'a, Settled> {
+        self.count(|counters, now| counters.settle(now, settlement));
+        ready(Settled::Done).boxed()
+    }
+
+    fn renew<'a>(&'a self, held: &'a [Held]) -> BoxFuture<'a, ()> {
+        self.count(|counters, now| held.iter().for_each(|one| counters.hold(now, one)));
+        ready(()).boxed()
+    }
+
+    fn beat(&self, _: OutboxId) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
+    }
+
+    fn open<'a>(&'a self, bucket: &'a str) -> BoxFuture<'a, Option<Opened>> {
+        let opened = self.count(|counters, now| counters.open(bucket, now));
+        ready(Some(opened)).boxed()
+    }
+
+    fn seed<'a>(&'a self, bucket: &'a str, before: u64, whole: bool) -> BoxFuture<'a, ()> {
+        self.count(|counters, now| counters.seed(bucket, now, before, whole));
+        ready(()).boxed()
     }
 }
 
@@ -222,20 +263,20 @@ impl Bucket {
 
 /// A bounded map whose entries end; the one that was used longest ago goes first.
 #[derive(Debug)]
-struct Expiring<K, V> {
+pub(super) struct Expiring<K, V> {
     entries: LinkedHashMap<K, (UnixMillis, V)>,
     max: usize,
 }
 
 impl<K: Eq + Hash, V> Expiring<K, V> {
-    fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self {
             entries: LinkedHashMap::new(),
             max,
         }
     }
 
-    fn get<Q>(&mut self, key: &Q, now: UnixMillis) -> Option<&mut V>
+    pub(super) fn get<Q>(&mut self, key: &Q, now: UnixMillis) -> Option<&mut V>
     where
         K: std::borrow::Borrow<Q>,
         Q: Eq + Hash + ?Sized,
@@ -246,7 +287,11 @@ impl<K: Eq + Hash, V> Expiring<K, V> {
             .map(|(_, value)| value)
     }
 
-    fn renew(&mut self, key: &K, now: UnixMillis, left: Duration) {
+    pub(super) fn renew<Q>(&mut self, key: &Q, now: UnixMillis, left: Duration)
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         if let Some((ends, _)) = self.entries.to_back(key)
             && *ends > now
         {
@@ -254,12 +299,34 @@ impl<K: Eq + Hash, V> Expiring<K, V> {
         }
     }
 
-    fn insert(&mut self, key: K, value: V, now: UnixMillis, left: Duration) {
+    /// The value, put in where there is none; its time begins again.
+    pub(super) fn get_or_insert(
+        &mut self,
+        key: K,
+        now: UnixMillis,
+        left: Duration,
+        new: impl FnOnce() -> V,
+    ) -> &mut V {
+        if self.get(&key, now).is_none() {
+            self.entries.remove(&key);
+        }
+        self.entries.to_back(&key);
+        self.sweep(now, self.max.saturating_sub(1));
+        let entry = self.entries.entry(key).or_insert_with(|| (now, new()));
+        entry.0 = now.plus(left);
+        &mut entry.1
+    }
+
+    pub(super) fn insert(&mut self, key: K, value: V, now: UnixMillis, left: Duration) {
         self.entries.insert(key, (now.plus(left), value));
-        // Two out for one in, so that what has ended does not pile up.
+        self.sweep(now, self.max);
+    }
+
+    /// Two out for one in, so that what has ended does not pile up.
+    fn sweep(&mut self, now: UnixMillis, max: usize) {
         for _ in 0..2 {
             match self.entries.front() {
-                Some((_, (ends, _))) if *ends <= now || self.entries.len() > self.max => {
+                Some((_, (ends, _))) if *ends <= now || self.entries.len() > max => {
                     self.entries.pop_front();
                 }
                 _ => break,

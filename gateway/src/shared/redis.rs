@@ -10,16 +10,19 @@
 //! Redis was restarted.
 
 mod health;
+mod limits;
+mod quota;
 mod record;
 mod scripts;
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU32, time::Duration};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use nexus_events::{
     id::{ConversationId, KeyId},
     message_id::MessageId,
 };
+use prometheus::IntGauge;
 use redis::{
     Client, FromRedisValue, ScriptInvocation,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -28,6 +31,7 @@ use tokio::time::{Instant, error::Elapsed, timeout};
 
 use self::{
     health::{Health, Outcome},
+    quota::QuotaScripts,
     scripts::Scripts,
 };
 use super::{
@@ -42,6 +46,13 @@ use crate::{metrics::Metrics, settings::Secret};
 /// that is not found; longer would hold up every request when Redis hangs.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// How long an admission waits for Redis: 500 ms.
+///
+/// Whoever does not wait counts by itself, and lets through what others have let
+/// through as well. So a busy moment is waited for; a Redis that hangs costs this
+/// three times, until it is known to be away.
+pub const ADMISSION_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long one attempt to connect may take: 1 s. Requests wait [`ANSWER_TIMEOUT`] at most.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -50,9 +61,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct RedisState {
     connection: Connection,
     scripts: Scripts,
+    quotas: QuotaScripts,
     health: Health,
     window: Duration,
     local: MemoryState,
+    /// Gateways that were last seen living, this one among them.
+    gateways: AtomicU32,
+    gateways_shown: IntGauge,
 }
 
 /// The connection; its own `Debug` would show the address with its password.
@@ -87,9 +102,12 @@ impl RedisState {
         let state = Self {
             connection: Connection(connection),
             scripts: Scripts::new(),
+            quotas: QuotaScripts::new(),
             health: Health::new(metrics),
             window,
             local,
+            gateways: AtomicU32::new(1),
+            gateways_shown: metrics.gateways.clone(),
         };
         let ping = redis::cmd("PING");
         let mut connection = state.connection.0.clone();
@@ -108,9 +126,18 @@ impl RedisState {
         if !self.health.may_ask(Instant::now()) {
             return None;
         }
+        self.invoke(call, ANSWER_TIMEOUT).await
+    }
+
+    /// What Redis says; `None` when it does not answer.
+    async fn invoke<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+        bound: Duration,
+    ) -> Option<T> {
         let mut connection = self.connection.0.clone();
         let answer = call.invoke_async(&mut connection);
-        self.noted(timeout(ANSWER_TIMEOUT, answer).await)
+        self.noted(timeout(bound, answer).await)
     }
 
     /// Notes what came of a call.

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     endpoint::rejected,
     error::ApiError,
-    exchange::{Ask, Operation, Refused, Reply, ReplyBody},
+    exchange::{Ask, Operation, Reply, ReplyBody},
     middleware::Arrival,
     state::State,
 };
@@ -67,11 +67,7 @@ impl Request {
             body_bytes: chat.body.len(),
             body: chat.body,
         };
-        let served = match self.state.limits.admit().await {
-            Ok(_permit) => self.state.engine.begin(ask).await,
-            Err(error) => Err(Refused { error, model: None }),
-        };
-        let served = match served {
+        let served = match self.state.engine.begin(ask).await {
             Ok(served) => served,
             Err(refused) => {
                 let key = self.peer.key;

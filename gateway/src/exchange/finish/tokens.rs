@@ -14,11 +14,12 @@ use crate::exchange::{
     Exchange,
     answer::AnsweredChoice,
     count::{Counted, Uncounted},
+    settle::settle,
 };
 
 impl Exchange {
     /// Counts what the provider did not; the exchange stays open for it until it is written.
-    pub(super) async fn count(self, mut count: OpenCount, choices: Vec<AnsweredChoice>) {
+    pub(super) async fn count(mut self, mut count: OpenCount, choices: Vec<AnsweredChoice>) {
         let uncounted = self.uncounted(choices);
         let counting = self.parts.counting.clone();
         let counted = tokio::select! {
@@ -26,6 +27,8 @@ impl Exchange {
             counted = counting.count(uncounted) => counted,
             () = self.parts.hard_stop.cancelled() => return,
         };
+        let used = self.used_as_counted(&counted);
+        settle(&mut self.admission, Some(used)).await;
         let record = match self.tokens_counted(counted, false) {
             Ok(record) => record,
             Err(error) => return self.unrecorded(&error.into()),

@@ -92,6 +92,20 @@ pub fn usage(raw: &RawValue) -> Option<TokenUsage> {
     })
 }
 
+/// Tokens of the prompt that the provider had cached, by its usage block.
+pub fn cached_tokens(raw: &RawValue) -> u64 {
+    #[derive(Deserialize)]
+    struct Usage {
+        prompt_tokens_details: Details,
+    }
+    #[derive(Deserialize)]
+    struct Details {
+        cached_tokens: u64,
+    }
+    let usage: Option<Usage> = serde_json::from_str(raw.get()).ok();
+    usage.map_or(0, |usage| usage.prompt_tokens_details.cached_tokens)
+}
+
 /// An OpenAI error object, as providers send it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorObject {

@@ -172,6 +172,6 @@ fn end_key(scope: ScopeId, id: MessageId) -> String {
 }
 
 /// Whole milliseconds; longer than 292 million years is that.
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

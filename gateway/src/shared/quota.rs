@@ -1,0 +1,271 @@
+//! What one request takes of every limit that holds for it: all of it or nothing, in one step.
+//!
+//! *What it is.* A [`Demand`] names the limits and what is wanted of each: a
+//! part of a rate (token bucket), a place among those under way (a lease), a
+//! part of a month's money (reserved now, charged later). A [`Settlement`]
+//! gives back what was not used and charges what was used beyond it.
+//!
+//! *What it promises.* Either every limit has room and all of it is taken, or
+//! nothing is. Over-use is a debt: the bucket goes below zero and the next
+//! request waits. A place and a reservation are leases: [`LEASE`] after the
+//! last renewal they are free, so a gateway that was killed holds nobody up.
+//!
+//! *Where.* In process ([`memory`]), or in Redis with one script and one round
+//! trip ([`super::redis`]); both count in whole numbers and decide alike. While
+//! Redis is away a gateway counts its own share: each limit divided by the
+//! number of gateways that were last seen.
+
+pub(super) mod memory;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use nexus_events::{
+    clock::UnixMillis,
+    id::{OutboxId, RequestId},
+};
+
+use super::Rate;
+
+/// How long a lease holds without being renewed: 60 s, four renewals.
+pub const LEASE: Duration = Duration::from_mins(1);
+
+/// How long a month's money is remembered after its last use: 40 days, longer than a month.
+pub const BUDGET_LIFE: Duration = Duration::from_hours(40 * 24);
+
+/// How long a gateway counts as living after its last word: 30 s, three words.
+pub const GATEWAY_LIFE: Duration = Duration::from_secs(30);
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The whole hub's.
+    Hub,
+    /// The key's.
+    Key,
+    /// The user's, over all of its keys.
+    User,
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Requests in a time.
+    Requests,
+    /// Tokens in a time.
+    Tokens,
+    /// Requests under way.
+    Concurrent,
+    /// Money in a month.
+    Money,
+}
+
+/// What is wanted of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A part of a rate; more than the whole limit takes the whole.
+    Rate {
+        /// The limit.
+        rate: Rate,
+        /// How much of it.
+        amount: u32,
+    },
+    /// One place.
+    Place {
+        /// How many there are.
+        limit: u32,
+    },
+    /// A part of a month's money.
+    Budget {
+        /// The month's money.
+        limit: u64,
+        /// How much of it at most.
+        amount: u64,
+    },
+}
+
+/// One limit that a request takes a part of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Whose limit.
+    pub whose: Whose,
+    /// What it counts.
+    pub counted: Counted,
+    /// Its name in the shared state, made of ids of ours.
+    pub bucket: String,
+    /// What is wanted of it.
+    pub need: Need,
+}
+
+/// What a request wants, of every limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The request, whose leases these are.
+    pub lease: RequestId,
+    /// Of each limit.
+    pub shares: Vec<Share>,
+}
+
+/// How a limit stands after a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What was wanted, of the limit as it was counted: this gateway's share of it while Redis is away.
+    pub need: Need,
+    /// Whether there was room.
+    pub fits: bool,
+    /// What is left: parts of a rate (see [`super::Decision`]), places, money. Below zero is a debt.
+    pub left: i64,
+}
+
+/// Whether a request may go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it may; then everything was taken.
+    pub allowed: bool,
+    /// How each limit stands, in the order of the demand.
+    pub standings: Vec<Standing>,
+}
+
+/// What is given back to a limit, or charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// To a rate: so many more than were used, or, below zero, so many less.
+    Rate {
+        /// The limit.
+        rate: Rate,
+        /// How many.
+        amount: i64,
+    },
+    /// The place.
+    Place,
+    /// A reservation, and what is charged in its stead.
+    Budget {
+        /// What was reserved.
+        reserved: u64,
+        /// What was spent.
+        spent: u64,
+    },
+}
+
+/// The end of a request, as its limits see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// The request.
+    pub lease: RequestId,
+    /// Name of each limit, and what it gets.
+    pub shares: Vec<(String, Back)>,
+    /// Whether it may have been told already: then money is charged only in exchange for its reservation.
+    pub again: bool,
+}
+
+/// What became of a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// All gateways know it.
+    Done,
+    /// Only this one does.
+    Away,
+    /// All may know it, or only this one.
+    Unknown,
+}
+
+/// Leases of a request under way, to be renewed: name of the limit, and what is reserved of a budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The request.
+    pub lease: RequestId,
+    /// The limits; `None`: a place.
+    pub shares: Vec<(String, Option<u64>)>,
+}
+
+/// A month's money as the shared state has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Since when it is counted there; what was spent before is to be read elsewhere.
+    pub since: UnixMillis,
+    /// Whether what was spent before is known.
+    pub seeded: bool,
+}
+
+/// Limits that gateways share. No call fails; each is bounded in time like all of the shared state.
+pub trait Quotas {
+    /// Takes everything that a request wants, or nothing.
+    fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Verdict>;
+
+    /// Gives back and charges.
+    fn settle<'a>(&'a self, settlement: &'a Settlement) -> BoxFuture<'a, Settled>;
+
+    /// Renews leases; takes again those that were lost.
+    fn renew<'a>(&'a self, held: &'a [Held]) -> BoxFuture<'a, ()>;
+
+    /// Says that this gateway lives, and counts those that do.
+    fn beat(&self, gateway: OutboxId) -> BoxFuture<'_, ()>;
+
+    /// Begins to count a month's money, if nobody has; `None` while that cannot be shared.
+    fn open<'a>(&'a self, bucket: &'a str) -> BoxFuture<'a, Option<Opened>>;
+
+    /// Sets what was spent of it before; `whole` when nothing of that can be missing any more.
+    fn seed<'a>(&'a self, bucket: &'a str, before: u64, whole: bool) -> BoxFuture<'a, ()>;
+}
+
+impl Need {
+    /// This gateway's share of the limit, one of `gateways`; at least one of what is counted.
+    ///
+    /// `spent` is what is known to be spent of a budget: the rest is shared.
+    fn share_of(self, gateways: u32, spent: u64) -> Self {
+        let part = |limit: u32| (limit / gateways.max(1)).max(1);
+        match self {
+            Self::Rate { rate, amount } => Self::Rate {
+                rate: Rate {
+                    limit: part(rate.limit),
+                    ..rate
+                },
+                amount,
+            },
+            Self::Place { limit } => Self::Place { limit: part(limit) },
+            Self::Budget { limit, amount } => {
+                let rest = limit.saturating_sub(spent) / u64::from(gateways.max(1));
+                Self::Budget {
+                    limit: spent.saturating_add(rest).min(limit),
+                    amount,
+                }
+            }
+        }
+    }
+}
+
+impl Rate {
+    /// The parts that a full bucket holds.
+    pub fn capacity(self) -> i64 {
+        self.parts(self.limit)
+    }
+
+    /// The parts that so many uses take: of the whole limit at most.
+    pub fn parts(self, amount: u32) -> i64 {
+        let amount = u64::from(amount.min(self.limit));
+        i64::try_from(amount * self.window_ms()).unwrap_or(i64::MAX)
+    }
+
+    /// When a bucket that holds `left` parts holds `wanted`.
+    pub fn until(self, wanted: i64, left: i64) -> Duration {
+        let missing = u64::try_from(wanted.saturating_sub(left)).unwrap_or(0);
+        Duration::from_millis(missing.div_ceil(u64::from(self.limit.max(1))))
+    }
+
+    /// How many uses so many parts are.
+    pub fn uses(self, parts: i64) -> u64 {
+        u64::try_from(parts).unwrap_or(0) / self.window_ms()
+    }
+
+    /// Parts for what is given back or charged, within what both implementations count exactly.
+    pub(super) fn signed_parts(self, amount: i64) -> i64 {
+        let window = i64::try_from(self.window_ms()).unwrap_or(1);
+        amount.saturating_mul(window).clamp(-DEBT_MAX, DEBT_MAX)
+    }
+}
+
+/// The deepest debt of a bucket, in parts: 2^51, far from where Lua's numbers lose their ones.
+pub(super) const DEBT_MAX: i64 = 1 << 51;
+
+/// The most that a sum of money says: 2^52.
+pub(super) const SUM_MAX: u64 = 1 << 52;

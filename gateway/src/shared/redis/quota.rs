@@ -1,0 +1,286 @@
+//! The limits in Redis: one script for all that a request wants, one round trip.
+//!
+//! All keys carry one hash tag, because one step must see all of them; so the
+//! limits of a hub lie in one slot of a Redis Cluster. A limit is a hash
+//! (`parts`, `at`), a sorted set of leases by their end, or both for a month's
+//! money (`since`, `before`, `spent`, `reserved`); there a lease is
+//! `<request>:<reserved>`, so that the one that ends tells what it held.
+
+use nexus_events::id::OutboxId;
+use redis::{Script, ScriptInvocation};
+
+use super::scripts::millis;
+use crate::shared::quota::{
+    BUDGET_LIFE, Back, DEBT_MAX, Demand, GATEWAY_LIFE, Held, LEASE, Need, SUM_MAX, Settlement,
+};
+
+/// What the scripts below have in common.
+const COMMON: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function whole(number)
+  return string.format('%.0f', number)
+end
+local function field(key, name)
+  return tonumber(redis.call('HGET', key, name)) or 0
+end
+local function refilled(key, limit, window)
+  local bucket = redis.call('HMGET', key, 'parts', 'at')
+  local at = tonumber(bucket[2]) or now
+  local parts = tonumber(bucket[1]) or limit * window
+  return math.min(limit * window, parts + math.max(0, now - at) * limit), math.max(at, now)
+end
+local function pour(key, limit, window, parts, at)
+  redis.call('HSET', key, 'parts', whole(parts), 'at', whole(at))
+  redis.call('PEXPIRE', key, whole(math.ceil((limit * window - parts) / limit) + 1))
+end
+local function sweep(set, hash)
+  if hash then
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', whole(now))) do
+      redis.call('HINCRBY', hash, 'reserved', whole(0 - tonumber(string.match(member, '%d+$'))))
+    end
+  end
+  redis.call('ZREMRANGEBYSCORE', set, '-inf', whole(now))
+end
+local function lease(set, member, ms, life)
+  local new = redis.call('ZADD', set, whole(now + ms), member)
+  redis.call('PEXPIRE', set, life)
+  return new
+end
+local function open(hash, life)
+  redis.call('HSETNX', hash, 'since', whole(now))
+  redis.call('PEXPIRE', hash, life)
+end
+";
+
+/// Keys: of each limit one, of a budget two. Arguments: the lease, milliseconds of a lease and of a
+/// budget; then of each limit its sort and three numbers.
+/// Answers whether all fit; then of each limit whether it fits, and what is left.
+const ADMIT: &str = r"
+local all, list = 1, {}
+local key, arg = 1, 4
+while ARGV[arg] do
+  local sort = ARGV[arg]
+  local a, b, c = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
+  local one = {sort = sort, key = KEYS[key], a = a, b = b}
+  if sort == 'rate' then
+    one.left, one.at = refilled(one.key, a, b)
+    one.wants = c * b
+  elseif sort == 'place' then
+    sweep(one.key)
+    one.left, one.wants = a - redis.call('ZCARD', one.key), 1
+  else
+    key = key + 1
+    one.held = KEYS[key]
+    sweep(one.held, one.key)
+    one.left = a - field(one.key, 'before') - field(one.key, 'spent') - field(one.key, 'reserved')
+    one.wants = b
+  end
+  one.fits = one.left >= one.wants and 1 or 0
+  all = all * one.fits
+  list[#list + 1] = one
+  key, arg = key + 1, arg + 4
+end
+local answer = {all}
+for _, one in ipairs(list) do
+  if all == 1 then
+    one.left = one.left - one.wants
+    if one.sort == 'rate' then
+      pour(one.key, one.a, one.b, one.left, one.at)
+    elseif one.sort == 'place' then
+      lease(one.key, ARGV[1], ARGV[2], ARGV[2])
+    else
+      open(one.key, ARGV[3])
+      redis.call('HINCRBY', one.key, 'reserved', whole(one.b))
+      lease(one.held, ARGV[1] .. ':' .. whole(one.b), ARGV[2], ARGV[3])
+    end
+  end
+  answer[#answer + 1] = one.fits
+  answer[#answer + 1] = one.left
+end
+return answer";
+
+/// Keys as above. Arguments: the lease, whether again, milliseconds of a budget, the deepest debt, the
+/// largest sum; then of each limit its sort and three numbers.
+const SETTLE: &str = r"
+local debt, most = tonumber(ARGV[4]), tonumber(ARGV[5])
+local key, arg = 1, 6
+while ARGV[arg] do
+  local sort = ARGV[arg]
+  local a, b, c = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
+  if sort == 'rate' then
+    local parts, at = refilled(KEYS[key], a, b)
+    parts = math.max(-debt, math.min(a * b, parts + c))
+    pour(KEYS[key], a, b, parts, at)
+  elseif sort == 'place' then
+    redis.call('ZREM', KEYS[key], ARGV[1])
+  else
+    local hash = KEYS[key]
+    key = key + 1
+    sweep(KEYS[key], hash)
+    open(hash, ARGV[3])
+    local there = redis.call('ZREM', KEYS[key], ARGV[1] .. ':' .. whole(a))
+    if there == 1 then
+      redis.call('HINCRBY', hash, 'reserved', whole(0 - a))
+    end
+    if there == 1 or ARGV[2] == '0' then
+      redis.call('HSET', hash, 'spent', whole(math.min(most, field(hash, 'spent') + b)))
+    end
+  end
+  key, arg = key + 1, arg + 4
+end";
+
+/// Keys as above. Arguments: milliseconds of a lease and of a budget; then of each limit the lease and
+/// what is reserved, empty for a place.
+const RENEW: &str = r"
+local key, arg = 1, 3
+while ARGV[arg] do
+  if ARGV[arg + 1] == '' then
+    lease(KEYS[key], ARGV[arg], ARGV[1], ARGV[1])
+  else
+    local hash = KEYS[key]
+    key = key + 1
+    open(hash, ARGV[2])
+    if lease(KEYS[key], ARGV[arg] .. ':' .. ARGV[arg + 1], ARGV[1], ARGV[2]) == 1 then
+      redis.call('HINCRBY', hash, 'reserved', ARGV[arg + 1])
+    end
+  end
+  key, arg = key + 1, arg + 2
+end";
+
+/// Key: the set of gateways. Arguments: this one, milliseconds that it counts as living. Answers how many do.
+const BEAT: &str = r"
+sweep(KEYS[1])
+lease(KEYS[1], ARGV[1], ARGV[2], ARGV[2])
+return redis.call('ZCARD', KEYS[1])";
+
+/// Key: the budget. Argument: its milliseconds. Answers since when it is counted, and whether what was before is known.
+const OPEN: &str = r"
+open(KEYS[1], ARGV[1])
+return {field(KEYS[1], 'since'), field(KEYS[1], 'seeded')}";
+
+/// Key: the budget. Arguments: its milliseconds, what was spent before, whether that is all.
+const SEED: &str = r"
+open(KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], 'before', ARGV[2], 'seeded', ARGV[3])";
+
+/// The scripts of the limits.
+#[derive(Debug)]
+pub(super) struct QuotaScripts {
+    admit: Script,
+    settle: Script,
+    renew: Script,
+    beat: Script,
+    open: Script,
+    seed: Script,
+}
+
+impl QuotaScripts {
+    pub(super) fn new() -> Self {
+        let script = |text: &str| Script::new(&format!("{COMMON}{text}"));
+        Self {
+            admit: script(ADMIT),
+            settle: script(SETTLE),
+            renew: script(RENEW),
+            beat: script(BEAT),
+            open: script(OPEN),
+            seed: script(SEED),
+        }
+    }
+
+    pub(super) fn admit(&self, demand: &Demand) -> ScriptInvocation<'_> {
+        let mut call = self.admit.prepare_invoke();
+        call.arg(demand.lease.to_string())
+            .arg(millis(LEASE))
+            .arg(millis(BUDGET_LIFE));
+        for share in &demand.shares {
+            call.key(key(&share.bucket));
+            match share.need {
+                Need::Rate { rate, amount } => call
+                    .arg("rate")
+                    .arg(rate.limit)
+                    .arg(rate.window_ms())
+                    .arg(amount.min(rate.limit)),
+                Need::Place { limit } => call.arg("place").arg(limit).arg(0).arg(0),
+                Need::Budget { limit, amount } => {
+                    call.key(held_key(&share.bucket));
+                    call.arg("budget").arg(limit).arg(amount).arg(0)
+                }
+            };
+        }
+        call
+    }
+
+    pub(super) fn settle(&self, settlement: &Settlement) -> ScriptInvocation<'_> {
+        let mut call = self.settle.prepare_invoke();
+        call.arg(settlement.lease.to_string())
+            .arg(i32::from(settlement.again))
+            .arg(millis(BUDGET_LIFE))
+            .arg(DEBT_MAX)
+            .arg(SUM_MAX);
+        for (bucket, back) in &settlement.shares {
+            call.key(key(bucket));
+            match *back {
+                Back::Rate { rate, amount } => call
+                    .arg("rate")
+                    .arg(rate.limit)
+                    .arg(rate.window_ms())
+                    .arg(rate.signed_parts(amount)),
+                Back::Place => call.arg("place").arg(0).arg(0).arg(0),
+                Back::Budget { reserved, spent } => {
+                    call.key(held_key(bucket));
+                    call.arg("budget").arg(reserved).arg(spent).arg(0)
+                }
+            };
+        }
+        call
+    }
+
+    pub(super) fn renew(&self, held: &[Held]) -> ScriptInvocation<'_> {
+        let mut call = self.renew.prepare_invoke();
+        call.arg(millis(LEASE)).arg(millis(BUDGET_LIFE));
+        for one in held {
+            for (bucket, reserved) in &one.shares {
+                call.key(key(bucket));
+                if reserved.is_some() {
+                    call.key(held_key(bucket));
+                }
+                let amount = reserved.map(|amount| amount.to_string());
+                call.arg(one.lease.to_string())
+                    .arg(amount.unwrap_or_default());
+            }
+        }
+        call
+    }
+
+    pub(super) fn beat(&self, gateway: OutboxId) -> ScriptInvocation<'_> {
+        let mut call = self.beat.prepare_invoke();
+        call.key(key("gateways"))
+            .arg(gateway.to_string())
+            .arg(millis(GATEWAY_LIFE));
+        call
+    }
+
+    pub(super) fn open(&self, bucket: &str) -> ScriptInvocation<'_> {
+        let mut call = self.open.prepare_invoke();
+        call.key(key(bucket)).arg(millis(BUDGET_LIFE));
+        call
+    }
+
+    pub(super) fn seed(&self, bucket: &str, before: u64, whole: bool) -> ScriptInvocation<'_> {
+        let mut call = self.seed.prepare_invoke();
+        call.key(key(bucket))
+            .arg(millis(BUDGET_LIFE))
+            .arg(before.min(SUM_MAX))
+            .arg(i32::from(whole));
+        call
+    }
+}
+
+fn key(bucket: &str) -> String {
+    format!("nexus:{{limits}}:{bucket}")
+}
+
+fn held_key(bucket: &str) -> String {
+    format!("nexus:{{limits}}:{bucket}:held")
+}
