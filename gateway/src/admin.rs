@@ -14,7 +14,7 @@ pub mod parameters;
 pub mod prices;
 pub mod provider_models;
 pub mod providers;
-mod quota;
+pub mod quota;
 pub mod requests;
 pub mod routes;
 pub mod settings;

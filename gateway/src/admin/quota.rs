@@ -12,10 +12,10 @@ use crate::error::ApiError;
 /// Money of a budget or price at most: 10^15 millionths, a thousand million of the currency.
 ///
 /// Sums of some such stay exact in Redis, whose scripts count in numbers of 53 bits.
-pub(super) const MONEY_MAX: u64 = 1_000_000_000_000_000;
+pub const MONEY_MAX: u64 = 1_000_000_000_000_000;
 
 /// Requests at once at most: 100 000, more than one hub serves.
-const CONCURRENT_MAX: u32 = 100_000;
+pub const CONCURRENT_MAX: u32 = 100_000;
 
 /// What a body says of the limits.
 #[derive(Debug)]

@@ -18,7 +18,10 @@ use nexus_events::{
 
 use super::{banner, reach::Reach};
 use crate::{
-    admin::fields::looks_like_id,
+    admin::{
+        fields::looks_like_id,
+        quota::{CONCURRENT_MAX, MONEY_MAX},
+    },
     configuration::{
         Fold,
         bootstrap::{draw_key, hash},
@@ -47,6 +50,37 @@ pub struct Create {
     /// What its holder may do
     #[arg(long, value_enum, default_value_t = RoleName::Member)]
     pub role: RoleName,
+    /// What may be used with it.
+    #[command(flatten)]
+    pub limits: KeyLimits,
+}
+
+/// Limits of a key; none where a flag is not given.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct KeyLimits {
+    /// Requests a minute
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests_per_minute: Option<u32>,
+    /// Tokens a minute, of prompts and answers
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens_per_minute: Option<u32>,
+    /// Requests under way at once
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(CONCURRENT_MAX)))]
+    pub concurrent_requests: Option<u32>,
+    /// Money a calendar month, in millionths of the currency that prices have
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MONEY_MAX))]
+    pub monthly_budget: Option<u64>,
+}
+
+impl From<KeyLimits> for Quota {
+    fn from(limits: KeyLimits) -> Self {
+        Self {
+            requests_per_minute: limits.requests_per_minute,
+            tokens_per_minute: limits.tokens_per_minute,
+            concurrent_requests: limits.concurrent_requests,
+            monthly_budget: limits.monthly_budget,
+        }
+    }
 }
 
 /// Revokes a key.
@@ -127,7 +161,7 @@ impl Create {
             role: self.role.into(),
             on_disconnect: OnDisconnect::default(),
             user_id: None,
-            quota: Quota::default(),
+            quota: self.limits.into(),
             created_ms: clock.now(),
             updated_ms: clock.now(),
         };

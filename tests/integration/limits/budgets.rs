@@ -1,9 +1,9 @@
-//! A month's money outlives the process that counted it.
+//! A month's money outlives the process that counted it, and the Redis.
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use nexus_tests::{Result, Script, until};
+use nexus_tests::{Redis, Result, Script, until};
 use serde_json::json;
 
 use super::pair::{ANSWER_MAX, ask};
@@ -14,7 +14,26 @@ const SEEDED_BOUND: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_spent_before_a_restart_counts_after_it() -> Result<()> {
-    let mut stage = Stage::set().await?;
+    spent_is_known_again_after(Loss::Restart).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_spent_before_redis_was_emptied_counts_after_it() -> Result<()> {
+    spent_is_known_again_after(Loss::OfRedis(Redis::start().await?)).await
+}
+
+/// How the shared state forgets.
+enum Loss {
+    Restart,
+    OfRedis(Redis),
+}
+
+async fn spent_is_known_again_after(loss: Loss) -> Result<()> {
+    let mut stage = Stage::set_with(|hub| match &loss {
+        Loss::Restart => hub,
+        Loss::OfRedis(redis) => hub.redis(redis),
+    })
+    .await?;
     stage.upstream.always(Script::answer());
     let price = json!({
         "model_name": MODEL,
@@ -46,9 +65,14 @@ async fn what_was_spent_before_a_restart_counts_after_it() -> Result<()> {
     let before = left(&hers).await?;
     ensure!(before.contains(says) || before.contains(keys), "{before}");
 
-    let status = stage.hub.stop().await?;
-    ensure!(status.success());
-    stage.hub.start_again().await?;
+    match &loss {
+        Loss::Restart => {
+            let status = stage.hub.stop().await?;
+            ensure!(status.success());
+            stage.hub.start_again().await?;
+        }
+        Loss::OfRedis(redis) => redis.flush().await?,
+    }
     let hers = stage.hub.client()?.with_key(&secret)?;
     until("what was spent is known again", SEEDED_BOUND, async || {
         let after = left(&hers).await?;
