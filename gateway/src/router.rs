@@ -38,7 +38,7 @@ struct Route {
 
 /// The table.
 fn table() -> Vec<Route> {
-    vec![
+    let mut rows = vec![
         post("/v1/chat/completions", CallModels, chat_completions::post),
         post("/chat/completions", CallModels, chat_completions::post),
         post("/v1/embeddings", CallModels, embeddings::post),
@@ -97,6 +97,20 @@ fn table() -> Vec<Route> {
         get("/routes/{id}", ReadConfiguration, model_routes::get),
         put("/routes/{id}", ChangeConfiguration, model_routes::update),
         delete("/routes/{id}", ChangeConfiguration, model_routes::delete),
+        get("/stats", ReadStatistics, stats::totals),
+        get("/stats/conversations/{id}", ReadUsage, stats::conversation),
+        get("/conversations", ReadContent, conversations::list),
+        get("/conversations/{id}", ReadContent, conversations::get),
+        get("/requests/{id}", ReadContent, requests::get),
+        get("/settings", ReadConfiguration, settings::get),
+    ];
+    rows.extend(accounts());
+    rows
+}
+
+/// Who may use how much, and what it costs.
+fn accounts() -> Vec<Route> {
+    vec![
         get("/keys", ManageKeys, keys::list),
         post("/keys", ManageKeys, keys::create),
         get("/keys/{id}", ManageKeys, keys::get),
@@ -111,12 +125,6 @@ fn table() -> Vec<Route> {
         post("/prices", ChangeConfiguration, prices::create),
         get("/prices/{id}", ReadConfiguration, prices::get),
         delete("/prices/{id}", ChangeConfiguration, prices::delete),
-        get("/stats", ReadStatistics, stats::totals),
-        get("/stats/conversations/{id}", ReadUsage, stats::conversation),
-        get("/conversations", ReadContent, conversations::list),
-        get("/conversations/{id}", ReadContent, conversations::get),
-        get("/requests/{id}", ReadContent, requests::get),
-        get("/settings", ReadConfiguration, settings::get),
     ]
 }
 

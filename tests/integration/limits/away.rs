@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::pair::{Pair, at_once, count};
 
 /// A gateway gives a word every 10 s.
-const WORD_BOUND: Duration = Duration::from_secs(60);
+const WORD_BOUND: Duration = Duration::from_mins(1);
 
 async fn until_metric(hub: &Hub, name: &str, expected: f64) -> Result<()> {
     until(name, WORD_BOUND, async || {

@@ -10,7 +10,7 @@ use super::pair::{ANSWER_MAX, ask};
 use crate::stage::{MODEL, Stage};
 
 /// The read model has it soon, and every 5 s a gateway looks.
-const SEEDED_BOUND: Duration = Duration::from_secs(60);
+const SEEDED_BOUND: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_spent_before_a_restart_counts_after_it() -> Result<()> {

@@ -13,11 +13,22 @@ const LIMITS: [&str; 4] = [
     "monthly_budget",
 ];
 
-#[tokio::test]
-async fn bad_limits_and_prices_are_refused_by_name() -> Result<()> {
-    let stage = Stage::set().await?;
-    let client = &stage.client;
-    let mut calls: Vec<(&str, Value, &str)> = Vec::new();
+/// A price in which one member is another.
+fn price(member: &str, value: Value) -> Value {
+    let mut body = json!({
+        "model_name": MODEL,
+        "input_micros_per_million": 1,
+        "output_micros_per_million": 1,
+    });
+    body[member] = value;
+    body
+}
+
+/// Path, body, and the member that the error names.
+type BadCall = (&'static str, Value, &'static str);
+
+fn bad_limits() -> Vec<BadCall> {
+    let mut calls = Vec::new();
     for member in LIMITS {
         for value in [
             json!(-1),
@@ -41,15 +52,11 @@ async fn bad_limits_and_prices_are_refused_by_name() -> Result<()> {
         "user_id",
     ));
     calls.push(("/keys", json!({"name": "new", "user_id": 7}), "user_id"));
-    let price = |member: &str, value: Value| {
-        let mut body = json!({
-            "model_name": MODEL,
-            "input_micros_per_million": 1,
-            "output_micros_per_million": 1,
-        });
-        body[member] = value;
-        body
-    };
+    calls
+}
+
+fn bad_prices() -> Vec<BadCall> {
+    let mut calls = Vec::new();
     for (member, value) in [
         ("input_micros_per_million", json!(-1)),
         ("input_micros_per_million", json!(null)),
@@ -66,7 +73,14 @@ async fn bad_limits_and_prices_are_refused_by_name() -> Result<()> {
     ] {
         calls.push(("/prices", price(member, value), member));
     }
-    for (path, body, member) in calls {
+    calls
+}
+
+#[tokio::test]
+async fn bad_limits_and_prices_are_refused_by_name() -> Result<()> {
+    let stage = Stage::set().await?;
+    let client = &stage.client;
+    for (path, body, member) in bad_limits().into_iter().chain(bad_prices()) {
         let answer = client.post(path, &body).await?;
         ensure_error(&answer, 400)?;
         ensure!(
@@ -114,8 +128,8 @@ async fn users_and_keys_are_changed_by_what_is_named() -> Result<()> {
     let path = format!("/keys/{}", key.id()?);
 
     let change = json!({"requests_per_minute": 9, "tokens_per_minute": null, "name": "his"});
-    let stale = client.with_header("if-match", "\"1\"")?;
-    ensure_error(&stale.put(&path, &change).await?, 412)?;
+    let outdated = client.with_header("if-match", "\"1\"")?;
+    ensure_error(&outdated.put(&path, &change).await?, 412)?;
     let changed = client.put(&path, &change).await?.expect(200)?;
     for (member, expected) in [
         ("name", json!("his")),

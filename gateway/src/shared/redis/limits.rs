@@ -25,17 +25,13 @@ impl RedisState {
         } else {
             None
         };
-        match answer.and_then(|answer| read(demand, &answer)) {
-            Some(verdict) => {
-                self.note(demand, &verdict);
-                verdict
-            }
-            None => {
-                let gateways = self.gateways.load(Ordering::Relaxed);
-                let local = &self.local;
-                local.count(|counters, now| counters.admit(now, demand, gateways))
-            }
+        if let Some(verdict) = answer.and_then(|answer| read(demand, &answer)) {
+            self.note(demand, &verdict);
+            return verdict;
         }
+        let gateways = self.gateways.load(Ordering::Relaxed);
+        let local = &self.local;
+        local.count(|counters, now| counters.admit(now, demand, gateways))
     }
 
     fn note(&self, demand: &Demand, verdict: &Verdict) {

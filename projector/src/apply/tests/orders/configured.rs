@@ -81,30 +81,8 @@ pub(super) fn configure(log: &mut MemoryLog, change: ConfigChange) {
                 updated_ms,
             },
         ),
-        3 => log.config(
-            action,
-            User {
-                id: UserId::from_uuid(key().as_uuid()),
-                name: format!("user {variant}"),
-                quota: quota(variant),
-                created_ms,
-                updated_ms,
-            },
-        ),
-        4 => log.config(
-            action,
-            Price {
-                id: PriceId::from_uuid(key().as_uuid()),
-                model_name: "gpt".into(),
-                provider_id: (variant > 0).then_some(provider),
-                input_micros_per_million: variant.into(),
-                output_micros_per_million: u64::MAX,
-                cached_input_micros_per_million: (variant > 1).then_some(1),
-                currency: "USD".into(),
-                valid_from_ms: updated_ms,
-                created_ms,
-            },
-        ),
+        3 => log.config(action, user(variant)),
+        4 => log.config(action, price(variant)),
         _ => log.config(
             action,
             Setting {
@@ -122,5 +100,30 @@ fn quota(variant: u32) -> Quota {
         requests_per_minute: (variant > 0).then_some(variant),
         monthly_budget: (variant > 1).then(|| u64::from(variant) << 40),
         ..Quota::default()
+    }
+}
+
+fn user(variant: u32) -> User {
+    User {
+        id: UserId::from_uuid(key().as_uuid()),
+        name: format!("user {variant}"),
+        quota: quota(variant),
+        created_ms: UnixMillis::from_millis(TODAY),
+        updated_ms: UnixMillis::from_millis(TODAY + i64::from(variant)),
+    }
+}
+
+fn price(variant: u32) -> Price {
+    let provider = ProviderId::from_uuid(key().as_uuid());
+    Price {
+        id: PriceId::from_uuid(key().as_uuid()),
+        model_name: "gpt".into(),
+        provider_id: (variant > 0).then_some(provider),
+        input_micros_per_million: variant.into(),
+        output_micros_per_million: u64::MAX,
+        cached_input_micros_per_million: (variant > 1).then_some(1),
+        currency: "USD".into(),
+        valid_from_ms: UnixMillis::from_millis(TODAY + i64::from(variant)),
+        created_ms: UnixMillis::from_millis(TODAY),
     }
 }
