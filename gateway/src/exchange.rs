@@ -27,6 +27,7 @@ pub mod count;
 mod fault;
 mod finish;
 pub mod lost;
+mod prepare;
 mod record;
 mod relay;
 mod request;
@@ -193,13 +194,6 @@ struct Exchange {
     admission: Admission,
 }
 
-/// A request whose `received` is written.
-struct Begun {
-    facts: Facts,
-    recorder: Recorder,
-    backlog: OwnedSemaphorePermit,
-}
-
 impl Engine {
     /// An engine with those parts.
     pub fn new(parts: Parts) -> Self {
@@ -268,31 +262,6 @@ impl Engine {
             conversation,
             reply,
             limits,
-        })
-    }
-
-    /// Finds room and the conversation, and writes `received`.
-    async fn prepare(
-        &self,
-        ask: &Ask,
-        request: &Request<'_>,
-        route: &mut Route,
-    ) -> Result<Begun, ApiError> {
-        self.parts.limits.find_room(route).await?;
-        let backlog = self.parts.counting.admit(ask.body.len())?;
-        let matched = match request {
-            Request::Chat(chat) => {
-                let matched = self.parts.sessions.match_request(asked(ask, chat));
-                Some(matched.await)
-            }
-            Request::Embeddings(_) => None,
-        };
-        let matched = matched.as_ref();
-        let recorder = self.received(ask, request, matched);
-        Ok(Begun {
-            facts: facts(ask, request, matched),
-            recorder: recorder.map_err(not_recorded)?,
-            backlog,
         })
     }
 

@@ -127,6 +127,7 @@ fn write(event: &Event, attributes: Attributes<'_>, content: Option<&RawValue>) 
         Event::Config(event) => match &**event {
             ConfigEvent::Provider(data) => encode(with, data),
             ConfigEvent::Model(data) => encode(with, data),
+            ConfigEvent::Route(data) => encode(with, data),
             ConfigEvent::Key(data) => encode(with, data),
             ConfigEvent::Setting(data) => encode(with, data),
             ConfigEvent::User(data) => encode(with, data),

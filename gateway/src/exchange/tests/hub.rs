@@ -332,8 +332,7 @@ fn key(on_disconnect: OnDisconnect) -> Key {
 /// A configuration, folded from its events as a gateway does: providers are asked in their order.
 fn snapshot(providers: &[(&str, &str, String)]) -> Snapshot {
     let (master, now) = (MasterKey::draw().unwrap(), SystemClock.now());
-    let mut fold = Fold::default();
-    let mut sequence = 0;
+    let (mut fold, mut sequence) = (Fold::default(), 0);
     let mut apply = |payload: Vec<u8>| {
         sequence += 1;
         fold.apply(sequence, &payload).unwrap();
