@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     command::{
-        archiver::ArchiverCommand, backup::BackupCommand, events::EventsCommand,
+        apply::Apply, archiver::ArchiverCommand, backup::BackupCommand, events::EventsCommand,
         gateway::GatewayCommand, health::Health, keys::KeysCommand, projector::ProjectorCommand,
         replay::Replay, standalone::StandaloneCommand, verify::Verify,
     },
@@ -47,6 +47,8 @@ pub enum Command {
     /// Backups of the read model: now, list
     #[command(subcommand)]
     Backup(BackupCommand),
+    /// Make providers, models, routes, prices, users and keys what a file declares, and print the difference
+    Apply(Box<Apply>),
     /// API keys, straight in the log, for whoever can reach the broker: create, list, revoke
     #[command(subcommand)]
     Keys(KeysCommand),

@@ -1,5 +1,6 @@
 //! The subcommands, one file for each.
 
+pub mod apply;
 pub mod archiver;
 pub mod backup;
 pub mod banner;
@@ -45,6 +46,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Verify(command) => command.run().await,
             Command::Replay(command) => Box::pin(command.run()).await,
             Command::Events(command) => command.run().await,
+            Command::Apply(command) => Box::pin(command.run()).await,
             Command::Keys(command) => command.run().await,
             Command::Health(command) => command.run().await,
             Command::NatsExec(_) => Ok(ExitCode::FAILURE),

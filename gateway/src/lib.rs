@@ -9,6 +9,7 @@
 //! database on the way of a request, and gives out no byte that is not recorded.
 
 pub mod admin;
+pub mod apply;
 pub mod auth;
 pub mod cli;
 pub mod command;

@@ -9,7 +9,7 @@ pub mod role;
 pub mod secret;
 pub mod value;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
@@ -21,6 +21,11 @@ pub use secret::Secret;
 
 /// A request's body may have this many bytes: 32 MiB, what the outbox takes as one record.
 pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// A variable that a file refers to; `None` when it is not set.
+pub fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
 
 /// Settings of the gateway role.
 #[derive(Args, Clone, Debug)]
@@ -70,7 +75,7 @@ pub struct GatewaySettings {
 }
 
 /// Characters of an admin key: 32, which is 128 random bits in hexadecimal.
-const ADMIN_KEY_CHARS_MIN: usize = 32;
+pub(crate) const KEY_CHARS_MIN: usize = 32;
 
 impl GatewaySettings {
     /// The first admin key, if one is configured.
@@ -81,9 +86,9 @@ impl GatewaySettings {
     /// It is so short that it can be guessed.
     pub fn admin_key(&self) -> anyhow::Result<Option<Secret>> {
         let key = self.admin_key.as_ref().filter(|key| !key.is_empty());
-        if key.is_some_and(|key| key.expose().chars().count() < ADMIN_KEY_CHARS_MIN) {
+        if key.is_some_and(|key| key.expose().chars().count() < KEY_CHARS_MIN) {
             bail!(
-                "NEXUS_ADMIN_KEY has fewer than {ADMIN_KEY_CHARS_MIN} characters, so it can be guessed: set a random one (openssl rand -hex 32), or leave it unset and one is drawn"
+                "NEXUS_ADMIN_KEY has fewer than {KEY_CHARS_MIN} characters, so it can be guessed: set a random one (openssl rand -hex 32), or leave it unset and one is drawn"
             );
         }
         Ok(key.cloned())

@@ -9,6 +9,7 @@
 )]
 
 mod administration;
+mod apply;
 mod archiver;
 mod bad_input;
 mod clients;

@@ -115,14 +115,7 @@ pub async fn create(
     principal: Principal,
     body: RequestBody,
 ) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(&body.0)?;
-    let name = fields.name_beside_id("name")?;
-    let name = fields.required("name", name)?;
-    let role = fields
-        .typed("role", "one of: admin, operator, auditor, viewer, member")?
-        .unwrap_or(Role::Member);
-    let change = Change::read(&mut fields)?;
-    fields.finish()?;
+    let New { name, role, change } = New::parse(&body.0)?;
     may_handle(&principal, role)?;
     let user_id = named_user(&state.configuration.current(), &change.user_id)?.value();
     let mut quota = Quota::default();
@@ -232,14 +225,7 @@ pub async fn delete(
                 if principal.key.role != Role::Admin {
                     return Err(CommandError::Forbidden(ADMINS_OWN));
                 }
-                if admins(snapshot) == 1 {
-                    return Err(CommandError::Refused {
-                        code: "last_admin_key",
-                        message: Cow::Borrowed(
-                            "It is the last admin key: create another one first.",
-                        ),
-                    });
-                }
+                has_other_admin(snapshot, &entry.resource)?;
             }
             let mut decision = deletion((*entry.resource).clone(), entry.sequence);
             // Two admins that revoke each other at once must not leave none.
@@ -257,10 +243,12 @@ pub async fn delete(
 const ADMINS_OWN: &str = "Only an admin key may create, change or revoke admin keys.";
 
 /// What both a creation and a change may say.
-struct Change {
-    on_disconnect: Option<OnDisconnect>,
-    user_id: Nullable<String>,
-    quota: QuotaChange,
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) on_disconnect: Option<OnDisconnect>,
+    /// Id or name.
+    pub(crate) user_id: Nullable<String>,
+    pub(crate) quota: QuotaChange,
 }
 
 impl Change {
@@ -274,7 +262,10 @@ impl Change {
 }
 
 /// The user that a body names; 400, because there the body is wrong and not the address.
-fn named_user(snapshot: &Snapshot, named: &Nullable<String>) -> Result<Nullable<UserId>, ApiError> {
+pub(crate) fn named_user(
+    snapshot: &Snapshot,
+    named: &Nullable<String>,
+) -> Result<Nullable<UserId>, ApiError> {
     named.clone().try_map(|text| {
         let found = users::find(snapshot, &text).map(|entry| entry.resource.id);
         found.ok_or_else(|| ApiError::invalid_request(Some("user_id"), "There is no such user."))
@@ -282,21 +273,11 @@ fn named_user(snapshot: &Snapshot, named: &Nullable<String>) -> Result<Nullable<
 }
 
 /// The user was there when the request came; it may be gone when the change is decided.
-fn has_user(snapshot: &Snapshot, key: &Key) -> Result<(), CommandError> {
+pub(crate) fn has_user(snapshot: &Snapshot, key: &Key) -> Result<(), CommandError> {
     match key.user_id {
         Some(id) if snapshot.user(id).is_none() => Err(CommandError::Invalid {
             member: "user_id".into(),
             message: "There is no such user.".into(),
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn name_is_free(snapshot: &Snapshot, key: &Key) -> Result<(), CommandError> {
-    match snapshot.key_named(&key.name) {
-        Some(other) if other.resource.id != key.id => Err(CommandError::Refused {
-            code: "name_taken",
-            message: format!("There is a key named '{}' already.", key.name).into(),
         }),
         _ => Ok(()),
     }
@@ -309,11 +290,27 @@ fn may_handle(principal: &Principal, role: Role) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn admins(snapshot: &Snapshot) -> usize {
-    snapshot
-        .keys()
-        .filter(|entry| entry.resource.role == Role::Admin)
-        .count()
+/// There is an admin key besides this one.
+pub(crate) fn has_other_admin(snapshot: &Snapshot, key: &Key) -> Result<(), CommandError> {
+    let mut keys = snapshot.keys().map(|entry| &entry.resource);
+    if keys.any(|other| other.role == Role::Admin && other.id != key.id) {
+        return Ok(());
+    }
+    Err(CommandError::Refused {
+        code: "last_admin_key",
+        message: Cow::Borrowed("It is the last admin key: create another one first."),
+    })
+}
+
+/// No other key has its name.
+pub(crate) fn name_is_free(snapshot: &Snapshot, key: &Key) -> Result<(), CommandError> {
+    match snapshot.key_named(&key.name) {
+        Some(other) if other.resource.id != key.id => Err(CommandError::Refused {
+            code: "name_taken",
+            message: format!("There is a key named '{}' already.", key.name).into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn find(snapshot: &Snapshot, id_or_name: &PathParameter) -> Result<KeyId, ApiError> {
@@ -329,4 +326,28 @@ fn find(snapshot: &Snapshot, id_or_name: &PathParameter) -> Result<KeyId, ApiErr
                 .map(|entry| entry.resource.id)
         })
         .ok_or_else(|| ApiError::not_found("key"))
+}
+
+/// The body of a creation.
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) change: Change,
+}
+
+impl New {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let name = fields.name_beside_id("name")?;
+        let name = fields.required("name", name)?;
+        let role = fields.typed("role", "one of: admin, operator, auditor, viewer, member")?;
+        let change = Change::read(&mut fields)?;
+        fields.finish()?;
+        Ok(Self {
+            name,
+            role: role.unwrap_or(Role::Member),
+            change,
+        })
+    }
 }

@@ -105,7 +105,7 @@ pub async fn create(
     principal: Principal,
     body: RequestBody,
 ) -> Result<Response, ApiError> {
-    let body = Body::parse(&body.0)?;
+    let body = New::parse(&body.0)?;
     let snapshot = state.configuration.current();
     let provider_id = match &body.provider_id {
         None => None,
@@ -173,7 +173,7 @@ pub async fn delete(
 }
 
 /// Whether the price can stand beside what is configured.
-fn fits(snapshot: &Snapshot, price: &Price) -> Result<(), CommandError> {
+pub(crate) fn fits(snapshot: &Snapshot, price: &Price) -> Result<(), CommandError> {
     let currency = snapshot.currency();
     if snapshot.prices().next().is_some() && currency != price.currency {
         return Err(CommandError::Unprocessable {
@@ -200,7 +200,10 @@ fn fits(snapshot: &Snapshot, price: &Price) -> Result<(), CommandError> {
 }
 
 /// The provider that a body names; 400, because there the body is wrong and not the address.
-fn named_provider(snapshot: &Snapshot, id_or_name: &str) -> Result<ProviderId, ApiError> {
+pub(crate) fn named_provider(
+    snapshot: &Snapshot,
+    id_or_name: &str,
+) -> Result<ProviderId, ApiError> {
     let found = providers::find(snapshot, id_or_name);
     found
         .map(|entry| entry.resource.resource.id)
@@ -208,18 +211,19 @@ fn named_provider(snapshot: &Snapshot, id_or_name: &str) -> Result<ProviderId, A
 }
 
 /// The body of a new price.
-struct Body {
-    model_name: String,
-    provider_id: Option<String>,
-    input: u64,
-    output: u64,
-    cached_input: Option<u64>,
-    currency: Option<String>,
-    valid_from_ms: Option<UnixMillis>,
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) model_name: String,
+    pub(crate) provider_id: Option<String>,
+    pub(crate) input: u64,
+    pub(crate) output: u64,
+    pub(crate) cached_input: Option<u64>,
+    pub(crate) currency: Option<String>,
+    pub(crate) valid_from_ms: Option<UnixMillis>,
 }
 
-impl Body {
-    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+impl New {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         const INPUT: &str = "input_micros_per_million";
         const OUTPUT: &str = "output_micros_per_million";
         const CACHED: &str = "cached_input_micros_per_million";
@@ -243,7 +247,7 @@ impl Body {
             }
             Nullable::Absent | Nullable::Null => None,
         };
-        let body = Self {
+        let new = Self {
             model_name: fields.required("model_name", model_name)?,
             provider_id,
             input: fields.required(INPUT, input)?,
@@ -253,7 +257,7 @@ impl Body {
             valid_from_ms,
         };
         fields.finish()?;
-        Ok(body)
+        Ok(new)
     }
 }
 

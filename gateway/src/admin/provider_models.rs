@@ -111,11 +111,11 @@ pub async fn create(
     principal: Principal,
     body: RequestBody,
 ) -> Result<Response, ApiError> {
-    let (body, fields) = Body::parse(&body.0)?;
-    let provider_id = fields.required("provider_id", body.provider_id)?;
-    let model_name = fields.required("model_name", body.model_name)?;
-    fields.finish()?;
-    let upstream_model = body.upstream_model.value();
+    let New {
+        provider_id,
+        model_name,
+        upstream_model,
+    } = New::parse(&body.0)?;
     let mut changed = vec!["provider_id", "model_name"];
     changed.extend(upstream_model.as_ref().map(|_| "upstream_model"));
     let now = state.clock.now();
@@ -262,7 +262,7 @@ fn named_provider(snapshot: &Snapshot, id_or_name: &str) -> Result<ProviderId, A
 }
 
 /// The provider was there when the request came; it may be gone when the change is decided.
-fn has_provider(snapshot: &Snapshot, model: &Model) -> Result<(), CommandError> {
+pub(crate) fn has_provider(snapshot: &Snapshot, model: &Model) -> Result<(), CommandError> {
     match snapshot.provider(model.provider_id) {
         Some(_) => Ok(()),
         None => Err(CommandError::Invalid {
@@ -272,7 +272,7 @@ fn has_provider(snapshot: &Snapshot, model: &Model) -> Result<(), CommandError> 
     }
 }
 
-fn is_free(snapshot: &Snapshot, model: &Model) -> Result<(), CommandError> {
+pub(crate) fn is_free(snapshot: &Snapshot, model: &Model) -> Result<(), CommandError> {
     match snapshot.model_named(model.provider_id, &model.model_name) {
         Some(other) if other.resource.id != model.id => Err(CommandError::Refused {
             code: "name_taken",
@@ -283,6 +283,28 @@ fn is_free(snapshot: &Snapshot, model: &Model) -> Result<(), CommandError> {
             .into(),
         }),
         _ => Ok(()),
+    }
+}
+
+/// The body of a creation.
+#[derive(Debug)]
+pub(crate) struct New {
+    /// Id or name.
+    pub(crate) provider_id: String,
+    pub(crate) model_name: String,
+    pub(crate) upstream_model: Option<String>,
+}
+
+impl New {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let (body, fields) = Body::parse(body)?;
+        let new = Self {
+            provider_id: fields.required("provider_id", body.provider_id)?,
+            model_name: fields.required("model_name", body.model_name)?,
+            upstream_model: body.upstream_model.value(),
+        };
+        fields.finish()?;
+        Ok(new)
     }
 }
 

@@ -11,14 +11,18 @@ mod body;
 mod health;
 mod view;
 
+use std::net::SocketAddr;
+
 use axum::{extract::State as Extract, response::Response};
-use body::{Change, New, check_key, check_url};
+use body::{Change, check_key, check_url};
 use http::{HeaderMap, StatusCode};
 use nexus_events::{
     config_event::{Action, Model, Provider},
     id::{ModelId, ProviderId},
 };
 use view::View;
+
+pub(crate) use body::New;
 
 use super::{
     answer::{self, Deleted},
@@ -83,7 +87,7 @@ pub async fn create(
     body: RequestBody,
 ) -> Result<Response, ApiError> {
     let (new, changed) = New::parse(&body.0)?;
-    leads_elsewhere(&state, &new.server_url).await?;
+    leads_elsewhere(state.settings.listen, &new.server_url).await?;
     let now = state.clock.now();
     let id = ProviderId::draw(&*state.clock);
     let sealed = new.server_key.as_ref().map(|key| seal(&state, id, key));
@@ -291,7 +295,8 @@ pub(super) fn set_nullable<T: Clone + PartialEq>(
     }
 }
 
-fn name_is_free(snapshot: &Snapshot, provider: &Provider) -> Result<(), CommandError> {
+/// No other provider has its name.
+pub(crate) fn name_is_free(snapshot: &Snapshot, provider: &Provider) -> Result<(), CommandError> {
     match snapshot.provider_named(&provider.name) {
         Some(other) if other.resource.resource.id != provider.id => Err(CommandError::Refused {
             code: "name_taken",
@@ -312,7 +317,7 @@ async fn check_change(
     if change.server_url.is_some() || change.kind.is_some() {
         let url = change.server_url.as_ref().unwrap_or(&before.server_url);
         check_url(kind, url)?;
-        leads_elsewhere(state, url).await?;
+        leads_elsewhere(state.settings.listen, url).await?;
     }
     if change.server_key != Nullable::Absent || change.kind.is_some() {
         let key = match &change.server_key {
@@ -326,10 +331,10 @@ async fn check_change(
 }
 
 /// Refuses an address that is the hub's own: a request would be sent round in a circle.
-async fn leads_elsewhere(state: &AppState, server_url: &str) -> Result<(), ApiError> {
+pub(crate) async fn leads_elsewhere(listen: SocketAddr, server_url: &str) -> Result<(), ApiError> {
     let url = server_url.trim().parse().ok();
     let Some(url) = url else { return Ok(()) };
-    if own_address::is_own(state.settings.listen, &url).await {
+    if own_address::is_own(listen, &url).await {
         let why = "is the address of the hub itself: it must be the provider's";
         return Err(wrong("server_url", why));
     }

@@ -19,7 +19,7 @@ pub const CONCURRENT_MAX: u32 = 100_000;
 
 /// What a body says of the limits.
 #[derive(Debug)]
-pub(super) struct QuotaChange {
+pub(crate) struct QuotaChange {
     requests_per_minute: Nullable<u32>,
     tokens_per_minute: Nullable<u32>,
     concurrent_requests: Nullable<u32>,
@@ -40,7 +40,7 @@ impl QuotaChange {
     }
 
     /// Sets what is named, and notes its name.
-    pub(super) fn apply(&self, quota: &mut Quota, changed: &mut Vec<String>) {
+    pub(crate) fn apply(&self, quota: &mut Quota, changed: &mut Vec<String>) {
         set_nullable(
             &mut quota.requests_per_minute,
             &self.requests_per_minute,

@@ -18,7 +18,8 @@ use nexus_events::{
 };
 use serde::Serialize;
 
-use body::{Change, New, resolve};
+use body::Change;
+pub(crate) use body::{ATTEMPTS, MILLIS, New, PRIORITIES, TARGETS_MAX, WEIGHTS, resolve};
 
 use super::{
     answer::{self, Deleted},
@@ -272,7 +273,8 @@ fn id_of(snapshot: &Snapshot, id_or_name: &str) -> Result<RouteId, ApiError> {
     found.ok_or_else(|| ApiError::not_found("route"))
 }
 
-fn name_is_free(snapshot: &Snapshot, route: &Route) -> Result<(), CommandError> {
+/// No other route has its name.
+pub(crate) fn name_is_free(snapshot: &Snapshot, route: &Route) -> Result<(), CommandError> {
     match snapshot.route_named(&route.name) {
         Some(other) if other.resource.id != route.id => Err(CommandError::Refused {
             code: "name_taken",

@@ -91,11 +91,7 @@ pub async fn create(
     principal: Principal,
     body: RequestBody,
 ) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(&body.0)?;
-    let name = fields.name_beside_id("name")?;
-    let name = fields.required("name", name)?;
-    let limits = QuotaChange::read(&mut fields)?;
-    fields.finish()?;
+    let New { name, limits } = New::parse(&body.0)?;
     let mut changed = vec!["name".to_owned()];
     let mut quota = Quota::default();
     limits.apply(&mut quota, &mut changed);
@@ -180,14 +176,7 @@ pub async fn delete(
         .commands
         .change(&principal.actor(), if_match, |snapshot| {
             let entry = snapshot.user(id).ok_or(CommandError::NotFound("user"))?;
-            let mut keys = snapshot.keys();
-            if let Some(key) = keys.find(|key| key.resource.user_id == Some(id)) {
-                let message = format!("The key '{}' is the user's.", key.resource.name).into();
-                return Err(CommandError::Refused {
-                    code: "user_in_use",
-                    message,
-                });
-            }
+            is_unused(snapshot, &entry.resource)?;
             Ok(deletion((*entry.resource).clone(), entry.sequence))
         })
         .await?;
@@ -209,12 +198,43 @@ fn id_of(snapshot: &Snapshot, id_or_name: &str) -> Result<UserId, ApiError> {
     found.ok_or_else(|| ApiError::not_found("user"))
 }
 
-fn name_is_free(snapshot: &Snapshot, user: &User) -> Result<(), CommandError> {
+/// No key is the user's.
+pub(crate) fn is_unused(snapshot: &Snapshot, user: &User) -> Result<(), CommandError> {
+    let mut keys = snapshot.keys().map(|entry| &entry.resource);
+    match keys.find(|key| key.user_id == Some(user.id)) {
+        None => Ok(()),
+        Some(key) => Err(CommandError::Refused {
+            code: "user_in_use",
+            message: format!("The key '{}' is the user's.", key.name).into(),
+        }),
+    }
+}
+
+/// No other user has its name.
+pub(crate) fn name_is_free(snapshot: &Snapshot, user: &User) -> Result<(), CommandError> {
     match snapshot.user_named(&user.name) {
         Some(other) if other.resource.id != user.id => Err(CommandError::Refused {
             code: "name_taken",
             message: format!("There is a user named '{}' already.", user.name).into(),
         }),
         _ => Ok(()),
+    }
+}
+
+/// The body of a creation.
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) name: String,
+    pub(crate) limits: QuotaChange,
+}
+
+impl New {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let name = fields.name_beside_id("name")?;
+        let name = fields.required("name", name)?;
+        let limits = QuotaChange::read(&mut fields)?;
+        fields.finish()?;
+        Ok(Self { name, limits })
     }
 }

@@ -27,10 +27,10 @@ use super::{
 use crate::settings::Secret;
 
 /// Name of the built-in provider and of its model.
-const ECHO: &str = "echo";
+pub(crate) const ECHO: &str = "echo";
 
 /// Name of the first admin key.
-const ADMIN: &str = "admin";
+pub(crate) const ADMIN: &str = "admin";
 
 /// Begin of every key that the hub draws, so that a leaked one is recognised.
 const KEY_PREFIX: &str = "nx-";

@@ -59,6 +59,24 @@ impl MasterKeySettings {
         Ok(key)
     }
 
+    /// The key that was given, else the one in the data directory, for a command beside a hub.
+    ///
+    /// # Errors
+    /// There is none, or it is not usable.
+    pub fn existing(&self, data_dir: &Path) -> anyhow::Result<MasterKey> {
+        if let Some(key) = self.given()? {
+            return Ok(key);
+        }
+        let path = data_dir.join("master.key");
+        if !path.exists() {
+            bail!(
+                "there is no master key in {}: set NEXUS_DATA_DIR, or NEXUS_MASTER_KEY_FILE or NEXUS_MASTER_KEY to that of the hub",
+                data_dir.display()
+            );
+        }
+        read(&path)
+    }
+
     fn given(&self) -> anyhow::Result<Option<MasterKey>> {
         if let Some(text) = self.master_key.as_ref().filter(|text| !text.is_empty()) {
             return Ok(Some(

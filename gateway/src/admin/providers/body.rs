@@ -8,16 +8,17 @@ use crate::{
 };
 
 /// The body of a creation.
-pub(super) struct New {
-    pub(super) name: String,
-    pub(super) kind: String,
-    pub(super) server_url: String,
-    pub(super) server_key: Option<Secret>,
-    pub(super) rate_limit: Option<u32>,
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) server_url: String,
+    pub(crate) server_key: Option<Secret>,
+    pub(crate) rate_limit: Option<u32>,
 }
 
 impl New {
-    pub(super) fn parse(body: &[u8]) -> Result<(Self, Vec<&'static str>), ApiError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<(Self, Vec<&'static str>), ApiError> {
         let mut fields = Fields::parse(body)?;
         let change = Change::read(&mut fields)?;
         let mut changed = vec!["name", "kind", "server_url"];
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     fn wrong_member(body: &str) -> String {
-        let error = New::parse(body.as_bytes()).err().expect(body);
+        let error = New::parse(body.as_bytes()).expect_err(body);
         assert_eq!(error.status, StatusCode::BAD_REQUEST, "{body}");
         error.param.unwrap_or_default()
     }

@@ -15,26 +15,26 @@ use crate::{
 };
 
 /// Targets of a route: 32. Each is looked at for each request.
-const TARGETS_MAX: usize = 32;
+pub(crate) const TARGETS_MAX: usize = 32;
 
 /// Weights: 1 to 1 000, a per mille.
-const WEIGHTS: RangeInclusive<u16> = 1..=1000;
+pub(crate) const WEIGHTS: RangeInclusive<u16> = 1..=1000;
 
 /// Priorities: 0 to 100.
-const PRIORITIES: RangeInclusive<u8> = 0..=100;
+pub(crate) const PRIORITIES: RangeInclusive<u8> = 0..=100;
 
 /// Tries: 1 to 5. More would multiply a trouble that all targets have.
-const ATTEMPTS: RangeInclusive<u32> = 1..=5;
+pub(crate) const ATTEMPTS: RangeInclusive<u32> = 1..=5;
 
 /// Bounds of a wait: up to a day, as those of the settings.
-const MILLIS: RangeInclusive<u32> = 1..=86_400_000;
+pub(crate) const MILLIS: RangeInclusive<u32> = 1..=86_400_000;
 
 /// A name that stands in a path of its own.
 const EXPLAIN: &str = "explain";
 
 /// A target as a body names it.
 #[derive(Debug)]
-pub(super) struct NewTarget {
+pub(crate) struct NewTarget {
     model: String,
     /// Id or name.
     provider: Option<String>,
@@ -44,16 +44,16 @@ pub(super) struct NewTarget {
 
 /// The body of a creation.
 #[derive(Debug)]
-pub(super) struct New {
-    pub(super) name: String,
-    pub(super) targets: Vec<NewTarget>,
-    pub(super) attempts: Option<u8>,
-    pub(super) first_byte_timeout_ms: Option<u32>,
-    pub(super) idle_timeout_ms: Option<u32>,
+pub(crate) struct New {
+    pub(crate) name: String,
+    pub(crate) targets: Vec<NewTarget>,
+    pub(crate) attempts: Option<u8>,
+    pub(crate) first_byte_timeout_ms: Option<u32>,
+    pub(crate) idle_timeout_ms: Option<u32>,
 }
 
 impl New {
-    pub(super) fn parse(body: &[u8]) -> Result<(Self, Vec<&'static str>), ApiError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<(Self, Vec<&'static str>), ApiError> {
         let mut fields = Fields::parse(body)?;
         let change = Change::read(&mut fields)?;
         let name = fields.required("name", change.name)?;
@@ -184,7 +184,7 @@ fn path(index: usize, member: &str) -> String {
 }
 
 /// The targets with the ids of their providers; each must be there now.
-pub(super) fn resolve(
+pub(crate) fn resolve(
     snapshot: &Snapshot,
     targets: &[NewTarget],
 ) -> Result<Vec<RouteTarget>, CommandError> {

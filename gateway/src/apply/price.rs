@@ -1,0 +1,218 @@
+//! Prices in the file: facts with a date, entered and superseded, never edited.
+//!
+//! With `valid_from` the file states what holds from that moment on. Without,
+//! it states what holds now: when that is another price, one is entered that
+//! begins now, and what was used before keeps its cost. A price that the file
+//! does not declare is history, and stays whatever is pruned.
+
+use std::collections::BTreeSet;
+
+use nexus_events::{
+    clock::UnixMillis,
+    config_event::Price,
+    id::{PriceId, ProviderId},
+};
+
+use super::{
+    document::Member,
+    plan::{Declarable, Planner, Shown},
+    problem::Problem,
+    reference::Environment,
+    section::{self, Declared, Field, Holds, Section},
+};
+use crate::{
+    admin::{
+        prices::{New, fits, named_provider},
+        quota::MONEY_MAX,
+    },
+    configuration::{CommandError, Snapshot},
+};
+
+pub(super) static SECTION: Section = Section {
+    name: "prices",
+    noun: "price",
+    about: "What tokens cost, in millionths of the currency for a million of them.",
+    members: &[
+        Field {
+            name: "provider",
+            stored: "provider_id",
+            about: "Name of the provider that it holds for; left out: every one that has no price of its own.",
+            holds: Holds::NullableName,
+            required: false,
+        },
+        Field {
+            name: "model_name",
+            stored: "model_name",
+            about: "The model, as clients ask for it.",
+            holds: Holds::Name,
+            required: true,
+        },
+        Field {
+            name: "input_micros_per_million",
+            stored: "input_micros_per_million",
+            about: "Tokens of prompts.",
+            holds: Holds::Number(0..=MONEY_MAX),
+            required: true,
+        },
+        Field {
+            name: "output_micros_per_million",
+            stored: "output_micros_per_million",
+            about: "Tokens of answers.",
+            holds: Holds::Number(0..=MONEY_MAX),
+            required: true,
+        },
+        Field {
+            name: "cached_input_micros_per_million",
+            stored: "cached_input_micros_per_million",
+            about: "Tokens of prompts that the provider had cached; left out: as other tokens of prompts.",
+            holds: Holds::Number(0..=MONEY_MAX),
+            required: false,
+        },
+        Field {
+            name: "currency",
+            stored: "currency",
+            about: "ISO 4217, the same for all prices of a hub; left out: that of the others, else USD.",
+            holds: Holds::Text,
+            required: false,
+        },
+        Field {
+            name: "valid_from",
+            stored: "valid_from_ms",
+            about: "When it begins to hold, as RFC 3339 has it; left out: when it is applied.",
+            holds: Holds::Moment,
+            required: false,
+        },
+    ],
+};
+
+pub(super) fn read(
+    file: (&[Member], &Environment<'_>),
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<Declared<New>>> {
+    let declared = section::read(file, &SECTION, problems, |entry| {
+        let new = New::parse(&entry.body(&[])?);
+        new.map_err(|error| entry.place.refused(&error))
+    });
+    section::unique(declared.as_deref(), "model_name", problems, |new| {
+        let from = new.valid_from_ms.map(UnixMillis::to_rfc3339);
+        format!("{} from {}", name(new), from.as_deref().unwrap_or("now"))
+    });
+    let all = || declared.iter().flatten();
+    let dated: BTreeSet<String> = all()
+        .filter(|one| one.body.valid_from_ms.is_some())
+        .map(|one| name(&one.body))
+        .collect();
+    for one in all().filter(|one| one.body.valid_from_ms.is_none()) {
+        if dated.contains(&name(&one.body)) {
+            let message = "'valid_from' is required: another price of the model has one, and from now on would end it";
+            problems.push(one.place.problem(Some("valid_from"), message));
+        }
+    }
+    declared
+}
+
+fn name(new: &New) -> String {
+    let provider = new.provider_id.as_deref().unwrap_or("any");
+    format!("{provider}/{}", new.model_name)
+}
+
+pub(super) fn plan(planner: &mut Planner<'_>, declared: Option<&[Declared<New>]>) {
+    for one in declared.into_iter().flatten() {
+        match wanted(planner, &one.body) {
+            Ok(price) => match stated(planner, &one.body, &price) {
+                Some((before, sequence)) => {
+                    planner.put(&one.place, Some((&before, sequence)), before.clone());
+                }
+                None => planner.put(&one.place, None, price),
+            },
+            Err(error) => planner.problems.push(one.place.refused(&error)),
+        }
+    }
+    planner.settle();
+}
+
+/// The price as it would be entered.
+fn wanted(planner: &Planner<'_>, new: &New) -> Result<Price, crate::error::ApiError> {
+    let named = new.provider_id.as_deref();
+    let provider_id = named.map(|name| named_provider(&planner.now, name));
+    let currency = new.currency.clone();
+    let now = planner.clock.now();
+    Ok(Price {
+        id: PriceId::draw(planner.clock),
+        model_name: new.model_name.clone(),
+        provider_id: provider_id.transpose()?,
+        input_micros_per_million: new.input,
+        output_micros_per_million: new.output,
+        cached_input_micros_per_million: new.cached_input,
+        currency: currency.unwrap_or_else(|| planner.now.currency().to_owned()),
+        valid_from_ms: new.valid_from_ms.unwrap_or(now),
+        created_ms: now,
+    })
+}
+
+/// The price that says the same already, with its stream sequence.
+fn stated(planner: &Planner<'_>, new: &New, wanted: &Price) -> Option<(Price, u64)> {
+    let of_the_same = planner.before.prices().filter(|entry| {
+        let price = &entry.resource;
+        let of: (&str, Option<ProviderId>) = (&price.model_name, price.provider_id);
+        of == (wanted.model_name.as_str(), wanted.provider_id)
+    });
+    // Of two that begin at once the one that was entered later holds.
+    let holds = match new.valid_from_ms {
+        Some(from) => of_the_same
+            .filter(|entry| entry.resource.valid_from_ms == from)
+            .max_by_key(|entry| entry.resource.id),
+        None => of_the_same
+            .filter(|entry| entry.resource.valid_from_ms <= wanted.valid_from_ms)
+            .max_by_key(|entry| (entry.resource.valid_from_ms, entry.resource.id)),
+    }?;
+    let there = (*holds.resource).clone();
+    let same = Price {
+        id: there.id,
+        valid_from_ms: there.valid_from_ms,
+        created_ms: there.created_ms,
+        ..wanted.clone()
+    };
+    (same == there).then_some((there, holds.sequence))
+}
+
+impl Declarable for Price {
+    const SECTION: &'static Section = &SECTION;
+
+    fn label(&self, snapshot: &Snapshot) -> String {
+        let provider = self.provider_id.map_or("any", |id| {
+            let entry = snapshot.provider(id);
+            entry.map_or("(gone)", |entry| entry.resource.resource.name.as_str())
+        });
+        let from = self.valid_from_ms.to_rfc3339();
+        format!("{provider}/{} from {from}", self.model_name)
+    }
+
+    fn shown(&self, snapshot: &Snapshot) -> Vec<Shown> {
+        let provider = self.provider_id.and_then(|id| snapshot.provider(id));
+        vec![
+            Shown::optional(provider.map(|entry| &entry.resource.resource.name)),
+            Shown::plain(&self.model_name),
+            Shown::plain(&self.input_micros_per_million),
+            Shown::plain(&self.output_micros_per_million),
+            Shown::optional(self.cached_input_micros_per_million),
+            Shown::plain(&self.currency),
+            Shown::plain(&self.valid_from_ms.to_rfc3339()),
+        ]
+    }
+
+    /// A price is never edited.
+    fn touch(&mut self, _: UnixMillis) {}
+
+    fn sequence(&self, snapshot: &Snapshot) -> Option<u64> {
+        snapshot.price(self.id).map(|entry| entry.sequence)
+    }
+
+    fn stands(&self, snapshot: &Snapshot) -> Result<(), CommandError> {
+        fits(snapshot, self)
+    }
+
+    fn may_go(&self, _: &Snapshot) -> Result<(), CommandError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! One change: its line for people, and how it is made.
+//!
+//! It is made only to what it was decided on. A resource that someone else has
+//! changed since the plan was made is left as it is, and so is a name that
+//! someone else has taken.
+
+use std::fmt;
+
+use futures_util::future::LocalBoxFuture;
+use nexus_events::config_event::Action;
+
+use super::{
+    actor,
+    plan::{Declarable, Shown},
+    problem::Problem,
+    section::Place,
+};
+use crate::configuration::{CommandError, Commands, Snapshot, commands::Decision};
+
+/// A change of any kind of resource.
+pub(super) trait Pending: fmt::Debug {
+    /// The line for people.
+    fn line(&self) -> String;
+    /// What it is done to: `provider azure`.
+    fn subject(&self) -> String;
+    /// Why it does not stand in the configuration that the whole plan leads to.
+    fn check(&self, after: &Snapshot) -> Option<Problem>;
+    /// Makes it.
+    fn make<'a>(&'a self, commands: &'a Commands) -> LocalBoxFuture<'a, Result<(), CommandError>>;
+}
+
+/// A change of one kind of resource.
+#[derive(Debug)]
+pub(super) struct Step<R> {
+    pub(super) action: Action,
+    pub(super) label: String,
+    /// What its members held, if it was there.
+    pub(super) old: Option<Vec<Shown>>,
+    /// What they will hold.
+    pub(super) new: Vec<Shown>,
+    /// The resource after the change.
+    pub(super) resource: R,
+    /// Stream sequence of the resource that the change was decided on.
+    pub(super) sequence: u64,
+    /// Where it is declared, unless it is deleted.
+    pub(super) place: Option<Place>,
+}
+
+impl<R: Declarable> Step<R> {
+    /// Members that differ, with what they held and will hold.
+    fn differences(&self) -> impl Iterator<Item = (usize, &Shown, &Shown)> {
+        let new = self.new.iter().enumerate();
+        new.filter_map(|(index, new)| {
+            let old = self.old.as_ref().and_then(|old| old.get(index));
+            let old = old.unwrap_or(&Shown::Nothing);
+            (old != new).then_some((index, old, new))
+        })
+    }
+
+    /// Names of the members that change, as the events have them.
+    fn changed(&self) -> Vec<&'static str> {
+        let fields = R::SECTION.members;
+        let differences = self.differences();
+        differences
+            .filter_map(|(index, ..)| Some(fields.get(index)?.stored))
+            .collect()
+    }
+
+    fn details(&self) -> String {
+        let fields = R::SECTION.members;
+        let told = self.differences().filter_map(|(index, old, new)| {
+            let name = fields.get(index)?.name;
+            Some(match (old, new) {
+                (Shown::Secret(_), Shown::Nothing) => format!("{name} (removed)"),
+                (Shown::Secret(_), _) => format!("{name} (changed)"),
+                (_, Shown::Secret(_)) => format!("{name} (set)"),
+                _ => format!("{name} {} → {}", visible(old), visible(new)),
+            })
+        });
+        told.collect::<Vec<_>>().join(", ")
+    }
+
+    async fn publish(&self, commands: &Commands) -> Result<(), CommandError> {
+        let (actor, changed) = (actor(), self.changed());
+        if self.action == Action::Created {
+            let created = commands.create(&actor, &changed, |snapshot| {
+                self.resource.stands(snapshot)?;
+                Ok(self.resource.clone())
+            });
+            return created.await.map(|_| ());
+        }
+        let made = commands.change(&actor, Some(self.sequence), |snapshot| {
+            // What is gone has changed, too.
+            let sequence = self.resource.sequence(snapshot);
+            let sequence = sequence.ok_or(CommandError::Stale)?;
+            if self.action == Action::Deleted {
+                self.resource.may_go(snapshot)?;
+            } else {
+                self.resource.stands(snapshot)?;
+            }
+            Ok(Decision {
+                action: self.action,
+                resource: self.resource.clone(),
+                sequence,
+                changed: changed.iter().map(|name| (*name).to_owned()).collect(),
+                // What was checked above holds for the whole kind: who is the last admin, whose secret it is.
+                takes_name: true,
+            })
+        });
+        made.await.map(|_| ())
+    }
+}
+
+impl<R: Declarable> Pending for Step<R> {
+    fn line(&self) -> String {
+        match self.action {
+            Action::Created => format!("+ {}", self.subject()),
+            Action::Updated => format!("~ {}: {}", self.subject(), self.details()),
+            Action::Deleted => format!("- {}", self.subject()),
+        }
+    }
+
+    fn subject(&self) -> String {
+        format!("{} {}", R::SECTION.noun, self.label)
+    }
+
+    fn check(&self, after: &Snapshot) -> Option<Problem> {
+        let stands = match self.action {
+            Action::Created | Action::Updated => self.resource.stands(after),
+            Action::Deleted => self.resource.may_go(after),
+        };
+        stands
+            .err()
+            .map(|error| refused(&error, self.place.as_ref(), &self.subject()))
+    }
+
+    fn make<'a>(&'a self, commands: &'a Commands) -> LocalBoxFuture<'a, Result<(), CommandError>> {
+        Box::pin(self.publish(commands))
+    }
+}
+
+/// What the rules of the management API say against a declaration, or against a deletion.
+pub(super) fn refused(error: &CommandError, place: Option<&Place>, subject: &str) -> Problem {
+    match (error, place) {
+        (CommandError::Invalid { member, message }, Some(place)) => {
+            place.problem_of_stored(Some(member), message)
+        }
+        (CommandError::Unprocessable { member, message }, Some(place)) => {
+            place.problem_of_stored(Some(member), message)
+        }
+        (error, Some(place)) => place.problem(None, error.to_string()),
+        (error, None) => Problem::of_file(None, format!("{subject} cannot be deleted: {error}")),
+    }
+}
+
+fn visible(shown: &Shown) -> &str {
+    match shown {
+        Shown::Nothing => "none",
+        Shown::Plain(text) => text,
+        Shown::Secret(_) => "(secret)",
+    }
+}
