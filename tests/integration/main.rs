@@ -18,6 +18,7 @@ mod configuration;
 mod conversations;
 mod dialects;
 mod ernie_v1;
+mod frameworks;
 mod harness_hub;
 mod kill;
 mod lease;

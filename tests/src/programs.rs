@@ -33,7 +33,9 @@ pub enum Runtime {
     Python028,
     /// Python with `tiktoken`, OpenAI's tokenizer.
     Tiktoken,
-    /// Node with the `openai` package.
+    /// Python with `LangChain` and `LlamaIndex`.
+    Frameworks,
+    /// Node with the `openai` package and the Vercel AI SDK.
     Node,
 }
 
@@ -66,6 +68,9 @@ impl Program {
                 Command::new(settings::client_environment("openai028/bin/python")?)
             }
             Runtime::Tiktoken => Command::new(settings::client_environment("tiktoken/bin/python")?),
+            Runtime::Frameworks => {
+                Command::new(settings::client_environment("frameworks/bin/python")?)
+            }
             Runtime::Node => {
                 let folder = settings::client_environment("node/node_modules/openai")?;
                 let modules = folder.parent().unwrap_or(&folder).to_path_buf();
