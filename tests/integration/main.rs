@@ -12,6 +12,7 @@ mod administration;
 mod apply;
 mod archiver;
 mod bad_input;
+mod browser;
 mod clients;
 mod compose;
 mod configuration;
