@@ -76,6 +76,9 @@ pub struct Route {
     /// Milliseconds that an answer may stand still; `None`: the gateway's setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout_ms: Option<u32>,
+    /// Seconds that answers to deterministic requests may be kept; `None`: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_ttl_seconds: Option<u32>,
     /// When it was created.
     pub created_ms: UnixMillis,
     /// When it was changed last.
@@ -143,6 +146,10 @@ pub struct Key {
     /// What may be used with it.
     #[serde(flatten)]
     pub quota: Quota,
+    /// Seconds that answers to its deterministic requests may be kept, 0 for never; `None`: as
+    /// the route says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_ttl_seconds: Option<u32>,
     /// When it was created.
     pub created_ms: UnixMillis,
     /// When it was changed last.

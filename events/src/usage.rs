@@ -28,4 +28,6 @@ pub enum UsageSource {
     Provider,
     /// The gateway's tokenizer.
     Gateway,
+    /// Nobody: the answer came out of the cache, and nothing was used.
+    Cache,
 }

@@ -22,6 +22,7 @@
 
 pub mod answer;
 mod attempt;
+mod cached;
 pub mod client;
 pub mod count;
 mod fault;
@@ -52,6 +53,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     answer::Answer,
+    cached::Cached,
     client::Client,
     count::Counting,
     fault::{Fault, outbox_full},
@@ -63,6 +65,7 @@ pub use self::{
     request::Operation,
 };
 use crate::{
+    cache::{Outcome, Wish},
     configuration::Snapshot,
     error::ApiError,
     limits::{Admission, Asking, Limits},
@@ -73,6 +76,7 @@ use crate::{
     routing::{Route, Routing},
     session::{Asked, Matched, Scope, Sessions, Thread},
     settings::BODY_BYTES_MAX,
+    shared::SharedState,
 };
 
 /// What the engine works with.
@@ -88,6 +92,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Finds conversations.
     pub sessions: Sessions,
+    /// Keeps answers that may be given again.
+    pub shared: Arc<dyn SharedState>,
     /// Counts tokens where the provider does not.
     pub counting: Counting,
     /// Dates events.
@@ -127,6 +133,8 @@ pub struct Ask {
     pub provider: Option<String>,
     /// Cancelled when the client does not want the rest, whatever its key says.
     pub cancel: CancellationToken,
+    /// What the client wants of the cache.
+    pub cache: Wish,
     /// The configuration in force.
     pub snapshot: Arc<Snapshot>,
     /// The body, as the engine reads it.
@@ -149,6 +157,8 @@ impl fmt::Debug for Ask {
 pub struct Served {
     /// Its conversation, if it belongs to one.
     pub conversation: Option<ConversationId>,
+    /// What the cache did; `None` where it is off.
+    pub cache: Option<Outcome>,
     /// The answer, or the error in its place.
     pub reply: Result<Reply, ApiError>,
     /// How the limits stand, in headers.
@@ -189,6 +199,7 @@ struct Exchange {
     recorder: Recorder,
     route: Route,
     answer: Answer,
+    cached: Cached,
     first_byte_ms: Option<u64>,
     backlog: OwnedSemaphorePermit,
     admission: Admission,
@@ -246,13 +257,14 @@ impl Engine {
             }
         };
         let first = request.encode((ask.request, ask.arrival, &ask.body), route.current());
-        let conversation = begun.facts.conversation;
+        let (conversation, cache) = (begun.facts.conversation, begun.cached.outcome());
         let exchange = Exchange {
             parts: Arc::clone(&self.parts),
             facts: begun.facts,
             recorder: begun.recorder,
             route,
             answer: Answer::default(),
+            cached: begun.cached,
             first_byte_ms: None,
             backlog: begun.backlog,
             admission,
@@ -260,6 +272,7 @@ impl Engine {
         let reply = self.spawn(exchange, first).await;
         Ok(Served {
             conversation,
+            cache,
             reply,
             limits,
         })

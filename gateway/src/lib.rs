@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod apply;
 pub mod auth;
+pub mod cache;
 pub mod cli;
 pub mod command;
 pub mod configuration;

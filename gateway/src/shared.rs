@@ -1,7 +1,7 @@
 //! What the gateways of one hub share: short-lived state that can be lost.
 //!
 //! *What it is.* Where conversations ended lately, who holds a conversation id,
-//! and rate-limit buckets. [`memory`] keeps it in process, for one gateway;
+//! rate-limit buckets, and answers that may be given again. [`memory`] keeps it in process, for one gateway;
 //! [`redis`] keeps it in Redis, for several, and serves from memory while Redis
 //! is away. `NEXUS_REDIS_URL` decides.
 //!
@@ -14,12 +14,15 @@
 //! that goes on under a new id, a lost bucket some requests above the limit;
 //! nothing that was recorded.
 
+mod answers;
+mod expiring;
 pub mod memory;
 pub mod quota;
 pub mod redis;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nexus_events::{
     clock::SharedClock,
@@ -121,6 +124,23 @@ pub enum Remembered {
     Ago(Duration),
 }
 
+/// What tells one request with an answer that is kept from all others: a SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AnswerKey([u8; 32]);
+
+impl AnswerKey {
+    /// The key with those bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for AnswerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// A limit on how often something may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -213,6 +233,12 @@ pub trait SharedState: Quotas + Send + Sync + fmt::Debug {
         conversation: ConversationId,
         claimant: Option<KeyId>,
     ) -> BoxFuture<'_, Option<KeyId>>;
+
+    /// An answer that was kept and has not ended.
+    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<Bytes>>;
+
+    /// Keeps an answer for that time, if there is room.
+    fn keep_answer(&self, key: AnswerKey, answer: Bytes, ttl: Duration) -> BoxFuture<'_, ()>;
 
     /// Takes one from a bucket, if there is one. `bucket` is a name from our own lists.
     fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision>;

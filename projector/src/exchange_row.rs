@@ -69,6 +69,7 @@ impl ExchangeRow {
         self.terminal_sequence?;
         let (prompt, completion, source) = match self.usage_source.as_deref() {
             Some("provider") => (self.input_tokens, self.output_tokens, "provider"),
+            Some("cache") => (self.input_tokens, self.output_tokens, "cache"),
             Some(_) => (self.input_tokens, self.output_tokens, "gateway"),
             None => {
                 self.counted_input_tokens?;

@@ -13,6 +13,7 @@ mod apply;
 mod archiver;
 mod bad_input;
 mod browser;
+mod cache;
 mod clients;
 mod compose;
 mod configuration;

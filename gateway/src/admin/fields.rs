@@ -6,7 +6,7 @@ use nexus_events::raw_object::RawObject;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::{error::ApiError, protocol::readable};
+use crate::{cache::TTL_SECONDS_MAX, error::ApiError, protocol::readable};
 
 /// Names of resources have at most 128 characters: they stand in subjects, logs and tables.
 const NAME_CHARS_MAX: usize = 128;
@@ -194,6 +194,19 @@ impl<'a> Fields<'a> {
             return Ok(Nullable::Null);
         }
         Ok(read(self)?.map_or(Nullable::Absent, Nullable::Value))
+    }
+
+    /// `cache_ttl_seconds`: how long answers may be kept, 0 for not at all, or `null`.
+    ///
+    /// # Errors
+    /// 400: it is neither such a number nor `null`.
+    pub fn cache_ttl(&mut self) -> Result<Nullable<u32>, ApiError> {
+        let range = 0..=u64::from(TTL_SECONDS_MAX);
+        self.nullable_number("cache_ttl_seconds", range)?
+            .try_map(|seconds| {
+                let fits = u32::try_from(seconds);
+                fits.map_err(|_range| wrong("cache_ttl_seconds", "must be smaller"))
+            })
     }
 
     /// A member of any type; `expected` says in words what it should be.

@@ -47,6 +47,7 @@ struct View<'a> {
     name: &'a str,
     role: Role,
     on_disconnect: OnDisconnect,
+    cache_ttl_seconds: Option<u32>,
     user_id: Option<UserId>,
     #[serde(flatten)]
     quota: QuotaView,
@@ -64,6 +65,7 @@ impl<'a> View<'a> {
             name: &key.name,
             role: key.role,
             on_disconnect: key.on_disconnect,
+            cache_ttl_seconds: key.cache_ttl_seconds,
             user_id: key.user_id,
             quota: key.quota.into(),
             created_ms: key.created_ms,
@@ -121,6 +123,8 @@ pub async fn create(
     let mut quota = Quota::default();
     let mut changed = vec!["name".into(), "role".into(), "on_disconnect".into()];
     changed.extend(user_id.map(|_| "user_id".to_owned()));
+    let cache_ttl_seconds = change.cache_ttl_seconds.value();
+    changed.extend(cache_ttl_seconds.map(|_| "cache_ttl_seconds".to_owned()));
     change.quota.apply(&mut quota, &mut changed);
     let secret = draw_key().map_err(ApiError::internal)?;
     let now = state.clock.now();
@@ -132,6 +136,7 @@ pub async fn create(
         on_disconnect: change.on_disconnect.unwrap_or_default(),
         user_id,
         quota,
+        cache_ttl_seconds,
         created_ms: now,
         updated_ms: now,
     };
@@ -188,6 +193,12 @@ pub async fn update(
             let then = change.on_disconnect.as_ref();
             set(&mut key.on_disconnect, then, "on_disconnect", &mut changed);
             set_nullable(&mut key.user_id, &user_id, "user_id", &mut changed);
+            set_nullable(
+                &mut key.cache_ttl_seconds,
+                &change.cache_ttl_seconds,
+                "cache_ttl_seconds",
+                &mut changed,
+            );
             has_user(snapshot, &key)?;
             change.quota.apply(&mut key.quota, &mut changed);
             if !changed.is_empty() {
@@ -248,6 +259,7 @@ pub(crate) struct Change {
     pub(crate) on_disconnect: Option<OnDisconnect>,
     /// Id or name.
     pub(crate) user_id: Nullable<String>,
+    pub(crate) cache_ttl_seconds: Nullable<u32>,
     pub(crate) quota: QuotaChange,
 }
 
@@ -256,6 +268,7 @@ impl Change {
         Ok(Self {
             on_disconnect: fields.typed("on_disconnect", "one of: finish, cancel")?,
             user_id: fields.nullable_text("user_id")?,
+            cache_ttl_seconds: fields.cache_ttl()?,
             quota: QuotaChange::read(fields)?,
         })
     }

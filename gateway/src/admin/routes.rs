@@ -44,6 +44,7 @@ struct View<'a> {
     attempts: Option<u8>,
     first_byte_timeout_ms: Option<u32>,
     idle_timeout_ms: Option<u32>,
+    cache_ttl_seconds: Option<u32>,
     created_ms: UnixMillis,
     updated_ms: UnixMillis,
 }
@@ -77,6 +78,7 @@ impl<'a> View<'a> {
             attempts: route.attempts,
             first_byte_timeout_ms: route.first_byte_timeout_ms,
             idle_timeout_ms: route.idle_timeout_ms,
+            cache_ttl_seconds: route.cache_ttl_seconds,
             created_ms: route.created_ms,
             updated_ms: route.updated_ms,
         }
@@ -137,6 +139,7 @@ pub async fn create(
                 attempts: new.attempts,
                 first_byte_timeout_ms: new.first_byte_timeout_ms,
                 idle_timeout_ms: new.idle_timeout_ms,
+                cache_ttl_seconds: new.cache_ttl_seconds,
                 created_ms: now,
                 updated_ms: now,
             };
@@ -257,6 +260,12 @@ fn changed(
         &mut route.idle_timeout_ms,
         &change.idle_timeout_ms,
         "idle_timeout_ms",
+        &mut changed,
+    );
+    set_nullable(
+        &mut route.cache_ttl_seconds,
+        &change.cache_ttl_seconds,
+        "cache_ttl_seconds",
         &mut changed,
     );
     Ok((route, changed))

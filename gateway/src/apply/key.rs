@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     admin::keys::{self, has_other_admin, has_user, name_is_free},
+    cache::TTL_SECONDS_MAX,
     configuration::{
         CommandError, Snapshot,
         bootstrap::{ADMIN, hash},
@@ -71,6 +72,13 @@ pub(super) static SECTION: Section = Section {
             stored: "user_id",
             about: "Name of the user whose it is; left out: nobody's.",
             holds: Holds::NullableName,
+            required: false,
+        },
+        Field {
+            name: "cache_ttl_seconds",
+            stored: "cache_ttl_seconds",
+            about: "Seconds that answers to its deterministic requests may be kept, 0 for never; left out: as the route says.",
+            holds: Holds::CountFromZero(TTL_SECONDS_MAX as u64),
             required: false,
         },
         quota::REQUESTS,
@@ -169,6 +177,7 @@ fn wanted(planner: &Planner<'_>, old: Option<&Key>, one: &Declared<New>) -> Resu
         role: body.role,
         on_disconnect: body.change.on_disconnect.unwrap_or_default(),
         user_id: user_id.map_err(|error| one.place.refused(&error))?.value(),
+        cache_ttl_seconds: body.change.cache_ttl_seconds.clone().value(),
         quota: limits,
         created_ms: old.map_or(now, |old| old.created_ms),
         updated_ms: old.map_or(now, |old| old.updated_ms),
@@ -209,6 +218,7 @@ impl Declarable for Key {
             word(serde_json::to_value(self.role)),
             word(serde_json::to_value(self.on_disconnect)),
             Shown::optional(user.map(|entry| &entry.resource.name)),
+            Shown::optional(self.cache_ttl_seconds),
         ];
         shown.extend(quota::shown(&self.quota));
         shown

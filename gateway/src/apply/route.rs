@@ -20,6 +20,7 @@ use crate::{
     admin::routes::{
         ATTEMPTS, MILLIS, New, PRIORITIES, TARGETS_MAX, WEIGHTS, name_is_free, resolve,
     },
+    cache::TTL_SECONDS_MAX,
     configuration::{CommandError, Snapshot},
 };
 
@@ -61,6 +62,13 @@ pub(super) static SECTION: Section = Section {
             stored: "idle_timeout_ms",
             about: "Milliseconds that an answer may stand still; left out: the gateway's setting.",
             holds: Holds::Count(*MILLIS.end() as u64),
+            required: false,
+        },
+        Field {
+            name: "cache_ttl_seconds",
+            stored: "cache_ttl_seconds",
+            about: "Seconds that answers to deterministic requests may be kept; left out: they are not.",
+            holds: Holds::CountFromZero(TTL_SECONDS_MAX as u64),
             required: false,
         },
     ],
@@ -133,6 +141,7 @@ pub(super) fn plan(planner: &mut Planner<'_>, declared: Option<&[Declared<New>]>
             attempts: new.attempts,
             first_byte_timeout_ms: new.first_byte_timeout_ms,
             idle_timeout_ms: new.idle_timeout_ms,
+            cache_ttl_seconds: new.cache_ttl_seconds,
             created_ms: old.map_or(now, |old| old.created_ms),
             updated_ms: old.map_or(now, |old| old.updated_ms),
         };
@@ -178,6 +187,7 @@ impl Declarable for Route {
             Shown::optional(self.attempts),
             Shown::optional(self.first_byte_timeout_ms),
             Shown::optional(self.idle_timeout_ms),
+            Shown::optional(self.cache_ttl_seconds),
         ]
     }
 

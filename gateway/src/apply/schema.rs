@@ -84,6 +84,9 @@ fn of_field(field: &Field) -> Value {
         Holds::Count(most) => {
             json!({"type": ["integer", "null"], "minimum": 1, "maximum": most})
         }
+        Holds::CountFromZero(most) => {
+            json!({"type": ["integer", "null"], "minimum": 0, "maximum": most})
+        }
         Holds::Number(range) => {
             json!({"type": "integer", "minimum": range.start(), "maximum": range.end()})
         }

@@ -60,6 +60,8 @@ pub(super) enum Holds {
     Secret,
     /// A whole number from 1 up to that, or `null`.
     Count(u64),
+    /// A whole number up to that, or `null`.
+    CountFromZero(u64),
     /// A whole number in that range.
     Number(RangeInclusive<u64>),
     /// A moment as RFC 3339 has it, which the API takes in milliseconds since 1970.

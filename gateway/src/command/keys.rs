@@ -162,6 +162,7 @@ impl Create {
             on_disconnect: OnDisconnect::default(),
             user_id: None,
             quota: self.limits.into(),
+            cache_ttl_seconds: None,
             created_ms: clock.now(),
             updated_ms: clock.now(),
         };
@@ -279,6 +280,7 @@ mod tests {
                     on_disconnect: OnDisconnect::Finish,
                     user_id: None,
                     quota: Quota::default(),
+                    cache_ttl_seconds: None,
                     created_ms: SystemClock.now(),
                     updated_ms: SystemClock.now(),
                 },

@@ -252,6 +252,7 @@ fn admin(secret: &Secret, clock: &dyn Clock) -> Key {
         on_disconnect: OnDisconnect::default(),
         user_id: None,
         quota: Quota::default(),
+        cache_ttl_seconds: None,
         created_ms: clock.now(),
         updated_ms: clock.now(),
     }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{call::Call, rejected};
 use crate::{
+    cache::Wish,
     dialect::{Asked, Dialect, Offered, Translated},
     error::ApiError,
     exchange::{Ask, Operation, Refused, Reply, Served},
@@ -30,6 +31,9 @@ const ROUTE: &str = "/v1/chat/completions";
 
 /// The conversation of a request, both ways.
 const X_CONVERSATION_ID: HeaderName = HeaderName::from_static("x-conversation-id");
+
+/// What the cache did, where it is on.
+const X_NEXUS_CACHE: HeaderName = HeaderName::from_static("x-nexus-cache");
 
 /// Tells nginx and its like to pass every byte on at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -110,6 +114,7 @@ fn ask(state: &AppState, call: Call, form: Form) -> Result<Ask, ApiError> {
         conversation,
         provider: None,
         cancel: CancellationToken::new(),
+        cache: Wish::of(&call.headers),
         snapshot,
         body,
         body_bytes,
@@ -153,7 +158,7 @@ fn asked_in(call: &Call) -> Asked {
 }
 
 fn answer(served: Served, spoken: Option<(&'static dyn Dialect, Asked)>) -> Response {
-    let conversation = served.conversation;
+    let (conversation, cache) = (served.conversation, served.cache);
     let mut response = match spoken {
         None => reply(served.reply),
         Some((dialect, asked)) => translated(served.reply, dialect, asked),
@@ -166,6 +171,10 @@ fn answer(served: Served, spoken: Option<(&'static dyn Dialect, Asked)>) -> Resp
         response
             .headers_mut()
             .insert(X_CONVERSATION_ID, conversation);
+    }
+    if let Some(outcome) = cache {
+        let outcome = HeaderValue::from_static(outcome.as_str());
+        response.headers_mut().insert(X_NEXUS_CACHE, outcome);
     }
     response
 }
@@ -255,6 +264,7 @@ mod tests {
     fn a_failed_exchange_still_names_its_conversation() {
         let id: ConversationId = "0199c0de-0000-7000-8000-000000000001".parse().unwrap();
         let served = Served {
+            cache: None,
             conversation: Some(id),
             reply: Err(ApiError::internal("x")),
             limits: HeaderMap::new(),

@@ -18,6 +18,7 @@ use super::{
     Exchange, Facts,
     answer::{self, AnsweredChoice},
     attempt::Interrupts,
+    cached::Cached,
     client::{Client, Reply},
     fault::Fault,
     record::{RecordError, millis},
@@ -82,6 +83,11 @@ impl Exchange {
             (_, ended) => ended,
         };
         let whole = ended.as_ref().ok().and(self.answer.usage());
+        let whole = whole.filter(|_| !self.cached.is_hit());
+        // Before the last byte, as the conversation: the same may be asked at once.
+        if ended.is_ok() {
+            self.keep().await;
+        }
         // Before the last byte, because the client may go on as soon as it has that.
         let answered = async {
             if let Some(thread) = &self.facts.thread {
@@ -112,7 +118,12 @@ impl Exchange {
     ) -> Result<Ending, Fault> {
         let mut interrupts = Interrupts::new(self.parts.hard_stop.clone(), &self.facts);
         self.recorder.released().await?;
-        let answering = self.ask(first, &mut interrupts, client).await?;
+        let answering = match &self.cached {
+            Cached::Hit(answer) => self.recall(answer.clone()).await?,
+            Cached::Off | Cached::Miss | Cached::Keeping(_) => {
+                self.ask(first, &mut interrupts, client).await?
+            }
+        };
         let relayed = self.relay(answering, &mut interrupts, client).await;
         match &relayed {
             Ok(_) => self.route.succeeded(),
@@ -234,7 +245,11 @@ impl Exchange {
         let failed = served.as_ref().err();
         // Nothing was answered and the provider names no price: nothing was used.
         let nothing = failed.is_some() && answer.is_empty();
-        let usage = answer.usage().map(|usage| (usage, UsageSource::Provider));
+        let usage = if self.cached.is_hit() {
+            Some((TokenUsage::default(), UsageSource::Cache))
+        } else {
+            answer.usage().map(|usage| (usage, UsageSource::Provider))
+        };
         let usage =
             usage.or_else(|| nothing.then(|| (TokenUsage::default(), UsageSource::Gateway)));
         let status = match failed {
@@ -274,10 +289,13 @@ impl Exchange {
 
     fn observe(&self, terminal: &Terminal) {
         let metrics = &self.parts.metrics;
-        let outcome = terminal
-            .failure
-            .as_ref()
-            .map_or("completed", |failure| failure.reason.as_str());
+        let ended_well = if self.cached.is_hit() {
+            "cached"
+        } else {
+            "completed"
+        };
+        let failure = terminal.failure.as_ref();
+        let outcome = failure.map_or(ended_well, |failure| failure.reason.as_str());
         metrics.exchanges.with_label_values(&[outcome]).inc();
     }
 

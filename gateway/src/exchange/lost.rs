@@ -237,7 +237,12 @@ impl LostExchange {
         let (received, answer) = (&arrived.received, &self.answer);
         let (provider_name, configured_model) = self.names();
         let parent = received.messages.last().copied().or(received.parent);
-        let usage = answer.usage().map(|usage| (usage, UsageSource::Provider));
+        // Chunks that no attempt brought come out of the cache.
+        let usage = if self.attempts == 0 && self.chunks > 0 {
+            Some((TokenUsage::default(), UsageSource::Cache))
+        } else {
+            answer.usage().map(|usage| (usage, UsageSource::Provider))
+        };
         let usage = usage.or_else(|| {
             let nothing = (TokenUsage::default(), UsageSource::Gateway);
             choices.is_empty().then_some(nothing)

@@ -2,13 +2,17 @@
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Ask, Engine, Facts, asked, facts, not_recorded, record::Recorder, request::Request};
+use super::{
+    Ask, Engine, Facts, asked, cached::Cached, facts, not_recorded, record::Recorder,
+    request::Request,
+};
 use crate::{error::ApiError, routing::Route};
 
 /// A request whose `received` is written.
 pub(super) struct Begun {
     pub(super) facts: Facts,
     pub(super) recorder: Recorder,
+    pub(super) cached: Cached,
     pub(super) backlog: OwnedSemaphorePermit,
 }
 
@@ -20,7 +24,10 @@ impl Engine {
         request: &Request<'_>,
         route: &mut Route,
     ) -> Result<Begun, ApiError> {
-        self.parts.limits.find_room(route).await?;
+        let cached = self.cached(ask, request).await;
+        if !cached.is_hit() {
+            self.parts.limits.find_room(route).await?;
+        }
         let backlog = self.parts.counting.admit(ask.body.len())?;
         let matched = match request {
             Request::Chat(chat) => {
@@ -34,6 +41,7 @@ impl Engine {
         Ok(Begun {
             facts: facts(ask, request, matched),
             recorder: recorder.map_err(not_recorded)?,
+            cached,
             backlog,
         })
     }

@@ -99,11 +99,17 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Writes `attempt_started`.
-    pub(super) fn attempt_started(&mut self, candidate: &Candidate) -> Result<(), RecordError> {
+    /// Names the provider and the model that the next events are about.
+    pub(super) fn concerns(&mut self, candidate: &Candidate) {
         let (provider, model) = (&candidate.provider.resource, &candidate.model.model_name);
         self.chunk_subject = subject::chunk(self.request, &provider.name, model);
         self.candidate = Some(candidate.clone());
+    }
+
+    /// Writes `attempt_started`.
+    pub(super) fn attempt_started(&mut self, candidate: &Candidate) -> Result<(), RecordError> {
+        let (provider, model) = (&candidate.provider.resource, &candidate.model.model_name);
+        self.concerns(candidate);
         self.attempts += 1;
         let started = AttemptStarted {
             attempt: self.attempts,

@@ -76,6 +76,7 @@ impl Exchange {
             return Err(ProviderError::malformed(message).into());
         }
         self.answer.take(&answer.response).map_err(too_large)?;
+        self.cached.whole(&answer.body);
         Ok(Ending::Whole(answer.body))
     }
 
@@ -165,6 +166,7 @@ impl Exchange {
 
     fn chunk(&mut self, chunk: &Chunk<'_>, frames: &mut BytesMut) -> Result<(), Fault> {
         let number = self.recorder.chunk(chunk.json)?;
+        self.cached.chunk(chunk.json);
         if self.first_byte_ms.is_none() {
             self.first_byte(true);
         }

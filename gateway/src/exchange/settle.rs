@@ -15,6 +15,9 @@ pub(super) struct Used {
 impl Exchange {
     /// By the provider's word; nothing where it said nothing.
     pub(super) fn used(&self) -> Used {
+        if self.cached.is_hit() {
+            return Used { tokens: 0, cost: 0 };
+        }
         let usage = self.answer.usage().unwrap_or_default();
         let cached_input = self.answer.usage_raw().map_or(0, cached_tokens);
         self.used_tokens(PricedTokens {

@@ -10,6 +10,7 @@ use self::hub::{Hub, Recorded, Step, Upstream, chunk, head, send, stream_head};
 use super::{client::BrokenOff, *};
 
 mod audit;
+mod configured;
 mod embeddings;
 mod failures;
 mod hub;

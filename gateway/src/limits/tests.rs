@@ -51,6 +51,7 @@ impl Hub {
             hash: String::new(),
             role: Role::Member,
             on_disconnect: OnDisconnect::Finish,
+            cache_ttl_seconds: None,
             user_id: Some(user.id),
             quota: of_key,
             created_ms: zero,

@@ -113,6 +113,7 @@ fn configured(attempts: Option<u8>, first_byte_timeout_ms: Option<u32>) -> confi
         attempts,
         first_byte_timeout_ms,
         idle_timeout_ms: None,
+        cache_ttl_seconds: None,
         created_ms: zero,
         updated_ms: zero,
     }

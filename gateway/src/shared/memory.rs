@@ -2,10 +2,10 @@
 //!
 //! Also what a gateway falls back on while Redis is away.
 
-use std::{hash::Hash, time::Duration};
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use hashlink::LinkedHashMap;
 use nexus_events::{
     clock::{SharedClock, UnixMillis},
     id::{ConversationId, KeyId, OutboxId},
@@ -14,8 +14,10 @@ use nexus_events::{
 use parking_lot::Mutex;
 
 use super::{
-    CONVERSATIONS_MAX, Decision, ExchangeEnd, Prefix, PrefixQuery, Rate, Remembered, ScopeId,
-    SharedState,
+    AnswerKey, CONVERSATIONS_MAX, Decision, ExchangeEnd, Prefix, PrefixQuery, Rate, Remembered,
+    ScopeId, SharedState,
+    answers::Answers,
+    expiring::Expiring,
     quota::{Demand, Held, Opened, Quotas, Settled, Settlement, Verdict, memory::Counters},
 };
 
@@ -40,6 +42,7 @@ pub struct MemoryState {
     holders: Mutex<Expiring<ConversationId, KeyId>>,
     buckets: Mutex<Expiring<Box<str>, Bucket>>,
     counters: Mutex<Counters>,
+    answers: Mutex<Answers>,
 }
 
 impl MemoryState {
@@ -52,6 +55,7 @@ impl MemoryState {
             holders: Mutex::new(Expiring::new(HOLDERS_MAX)),
             buckets: Mutex::new(Expiring::new(BUCKETS_MAX)),
             counters: Mutex::new(Counters::new()),
+            answers: Mutex::default(),
         }
     }
 
@@ -104,6 +108,17 @@ impl MemoryState {
         let claimant = claimant?;
         holders.insert(conversation, claimant, now, self.window);
         Some(claimant)
+    }
+
+    /// [`SharedState::answer`], at once.
+    pub fn known_answer(&self, key: AnswerKey) -> Option<Bytes> {
+        self.answers.lock().get(&key, self.clock.now())
+    }
+
+    /// [`SharedState::keep_answer`], at once.
+    pub fn keep_one(&self, key: AnswerKey, answer: Bytes, ttl: Duration) {
+        let now = self.clock.now();
+        self.answers.lock().insert(key, answer, now, ttl);
     }
 
     /// [`SharedState::take`], at once.
@@ -181,6 +196,15 @@ impl SharedState for MemoryState {
         claimant: Option<KeyId>,
     ) -> BoxFuture<'_, Option<KeyId>> {
         ready(self.hold(conversation, claimant)).boxed()
+    }
+
+    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<Bytes>> {
+        ready(self.known_answer(key)).boxed()
+    }
+
+    fn keep_answer(&self, key: AnswerKey, answer: Bytes, ttl: Duration) -> BoxFuture<'_, ()> {
+        self.keep_one(key, answer, ttl);
+        ready(()).boxed()
     }
 
     fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
@@ -261,80 +285,6 @@ impl Bucket {
     }
 }
 
-/// A bounded map whose entries end; the one that was used longest ago goes first.
-#[derive(Debug)]
-pub(super) struct Expiring<K, V> {
-    entries: LinkedHashMap<K, (UnixMillis, V)>,
-    max: usize,
-}
-
-impl<K: Eq + Hash, V> Expiring<K, V> {
-    pub(super) fn new(max: usize) -> Self {
-        Self {
-            entries: LinkedHashMap::new(),
-            max,
-        }
-    }
-
-    pub(super) fn get<Q>(&mut self, key: &Q, now: UnixMillis) -> Option<&mut V>
-    where
-        K: std::borrow::Borrow<Q>,
-        Q: Eq + Hash + ?Sized,
-    {
-        self.entries
-            .get_mut(key)
-            .filter(|(ends, _)| *ends > now)
-            .map(|(_, value)| value)
-    }
-
-    pub(super) fn renew<Q>(&mut self, key: &Q, now: UnixMillis, left: Duration)
-    where
-        K: std::borrow::Borrow<Q>,
-        Q: Eq + Hash + ?Sized,
-    {
-        if let Some((ends, _)) = self.entries.to_back(key)
-            && *ends > now
-        {
-            *ends = now.plus(left);
-        }
-    }
-
-    /// The value, put in where there is none; its time begins again.
-    pub(super) fn get_or_insert(
-        &mut self,
-        key: K,
-        now: UnixMillis,
-        left: Duration,
-        new: impl FnOnce() -> V,
-    ) -> &mut V {
-        if self.get(&key, now).is_none() {
-            self.entries.remove(&key);
-        }
-        self.entries.to_back(&key);
-        self.sweep(now, self.max.saturating_sub(1));
-        let entry = self.entries.entry(key).or_insert_with(|| (now, new()));
-        entry.0 = now.plus(left);
-        &mut entry.1
-    }
-
-    pub(super) fn insert(&mut self, key: K, value: V, now: UnixMillis, left: Duration) {
-        self.entries.insert(key, (now.plus(left), value));
-        self.sweep(now, self.max);
-    }
-
-    /// Two out for one in, so that what has ended does not pile up.
-    fn sweep(&mut self, now: UnixMillis, max: usize) {
-        for _ in 0..2 {
-            match self.entries.front() {
-                Some((_, (ends, _))) if *ends <= now || self.entries.len() > max => {
-                    self.entries.pop_front();
-                }
-                _ => break,
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -342,30 +292,6 @@ mod tests {
     use nexus_events::clock::ManualClock;
 
     use super::*;
-
-    #[test]
-    fn a_full_map_drops_what_was_used_longest_ago() {
-        let now = UnixMillis::from_millis(0);
-        let minute = Duration::from_mins(1);
-        let mut map = Expiring::new(2);
-        map.insert("a", 1, now, minute);
-        map.insert("b", 2, now, minute);
-        map.renew(&"a", now, minute);
-        map.insert("c", 3, now, minute);
-        assert_eq!(map.get("a", now), Some(&mut 1));
-        assert_eq!(map.get("b", now), None);
-        assert_eq!(map.get("c", now), Some(&mut 3));
-    }
-
-    #[test]
-    fn what_has_ended_is_swept_out() {
-        let mut map = Expiring::new(1000);
-        for millis in 0..100 {
-            let now = UnixMillis::from_millis(millis);
-            map.insert(millis, (), now, Duration::from_millis(10));
-        }
-        assert_eq!(map.entries.len(), 10);
-    }
 
     #[test]
     fn a_clock_that_is_set_back_breaks_no_bucket() {

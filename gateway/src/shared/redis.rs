@@ -17,6 +17,7 @@ mod scripts;
 
 use std::{sync::atomic::AtomicU32, time::Duration};
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use nexus_events::{
     id::{ConversationId, KeyId},
@@ -35,7 +36,8 @@ use self::{
     scripts::Scripts,
 };
 use super::{
-    Decision, ExchangeEnd, MemoryState, Prefix, PrefixQuery, Rate, Remembered, ScopeId, SharedState,
+    AnswerKey, Decision, ExchangeEnd, MemoryState, Prefix, PrefixQuery, Rate, Remembered, ScopeId,
+    SharedState,
 };
 use crate::{metrics::Metrics, settings::Secret};
 
@@ -187,6 +189,21 @@ impl RedisState {
         }
     }
 
+    async fn known_answer(&self, key: AnswerKey) -> Option<Bytes> {
+        let call = self.scripts.answer(key);
+        let known: Option<Option<Vec<u8>>> = self.ask(&call).await;
+        match known {
+            Some(known) => known.map(Bytes::from),
+            None => self.local.known_answer(key),
+        }
+    }
+
+    async fn keep_one(&self, key: AnswerKey, answer: Bytes, ttl: Duration) {
+        let call = self.scripts.keep_answer(key, &answer, ttl);
+        self.ask::<()>(&call).await;
+        self.local.keep_one(key, answer, ttl);
+    }
+
     async fn take_one(&self, bucket: &str, rate: Rate) -> Decision {
         let call = self.scripts.take(bucket, rate);
         match self.ask::<(bool, u64)>(&call).await {
@@ -217,6 +234,14 @@ impl SharedState for RedisState {
         claimant: Option<KeyId>,
     ) -> BoxFuture<'_, Option<KeyId>> {
         self.hold(conversation, claimant).boxed()
+    }
+
+    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<Bytes>> {
+        self.known_answer(key).boxed()
+    }
+
+    fn keep_answer(&self, key: AnswerKey, answer: Bytes, ttl: Duration) -> BoxFuture<'_, ()> {
+        self.keep_one(key, answer, ttl).boxed()
     }
 
     fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {

@@ -18,6 +18,7 @@ use super::{
     frame::{self, Chat, Event, Outgoing},
 };
 use crate::{
+    cache::Wish,
     endpoint::rejected,
     error::ApiError,
     exchange::{Ask, Operation, Reply, ReplyBody},
@@ -63,6 +64,7 @@ impl Request {
             conversation: chat.conversation,
             provider: chat.provider,
             cancel: self.cancel.clone(),
+            cache: Wish::ANY,
             snapshot: self.state.configuration.current(),
             body_bytes: chat.body.len(),
             body: chat.body,

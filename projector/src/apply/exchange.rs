@@ -174,6 +174,7 @@ fn terminal(row: &mut ExchangeRow, event: &Terminal, entry: &ExchangeEntry<'_>) 
     row.usage_source = event.usage_source.map(|source| match source {
         UsageSource::Provider => "provider".to_owned(),
         UsageSource::Gateway => "gateway".to_owned(),
+        UsageSource::Cache => "cache".to_owned(),
     });
     row.usage_raw = event.usage_raw.as_ref().map(ToString::to_string);
     row.attempts = Some(i64::from(event.attempts));

@@ -121,6 +121,14 @@ fn bad_calls(provider: &str) -> Vec<BadCall> {
             "on_disconnect",
         ),
         (json!({"name": "new", "key": "mine"}), "key"),
+        (
+            json!({"name": "new", "cache_ttl_seconds": -1}),
+            "cache_ttl_seconds",
+        ),
+        (
+            json!({"name": "new", "cache_ttl_seconds": 2_592_001}),
+            "cache_ttl_seconds",
+        ),
     ] {
         calls.push(("POST", "/keys", body, Some(member)));
     }

@@ -50,6 +50,7 @@ pub(crate) struct New {
     pub(crate) attempts: Option<u8>,
     pub(crate) first_byte_timeout_ms: Option<u32>,
     pub(crate) idle_timeout_ms: Option<u32>,
+    pub(crate) cache_ttl_seconds: Option<u32>,
 }
 
 impl New {
@@ -65,11 +66,13 @@ impl New {
             attempts: change.attempts.value(),
             first_byte_timeout_ms: change.first_byte_timeout_ms.value(),
             idle_timeout_ms: change.idle_timeout_ms.value(),
+            cache_ttl_seconds: change.cache_ttl_seconds.value(),
         };
         let mut changed = vec!["name", "targets"];
         changed.extend(new.attempts.map(|_| "attempts"));
         changed.extend(new.first_byte_timeout_ms.map(|_| "first_byte_timeout_ms"));
         changed.extend(new.idle_timeout_ms.map(|_| "idle_timeout_ms"));
+        changed.extend(new.cache_ttl_seconds.map(|_| "cache_ttl_seconds"));
         Ok((new, changed))
     }
 }
@@ -82,6 +85,7 @@ pub(super) struct Change {
     pub(super) attempts: Nullable<u8>,
     pub(super) first_byte_timeout_ms: Nullable<u32>,
     pub(super) idle_timeout_ms: Nullable<u32>,
+    pub(super) cache_ttl_seconds: Nullable<u32>,
 }
 
 impl Change {
@@ -110,6 +114,7 @@ impl Change {
             })?,
             first_byte_timeout_ms: counted(fields, "first_byte_timeout_ms", MILLIS)?,
             idle_timeout_ms: counted(fields, "idle_timeout_ms", MILLIS)?,
+            cache_ttl_seconds: fields.cache_ttl()?,
         })
     }
 }

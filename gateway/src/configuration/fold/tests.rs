@@ -98,6 +98,7 @@ impl Log {
             attempts: None,
             first_byte_timeout_ms: None,
             idle_timeout_ms: None,
+            cache_ttl_seconds: None,
             created_ms: self.clock.now(),
             updated_ms: self.clock.now(),
         }
@@ -200,6 +201,7 @@ fn a_key_is_found_by_the_hash_of_its_secret() {
         on_disconnect: OnDisconnect::Finish,
         user_id: None,
         quota: Quota::default(),
+        cache_ttl_seconds: None,
         created_ms: log.clock.now(),
         updated_ms: log.clock.now(),
     };

@@ -87,7 +87,7 @@ impl DataPlane {
         .marked(own_address::mark(snapshot.message_key()));
         let counting = Counting::new(Arc::new(TokenCounter::new(parts.tracker.clone())))
             .auditing(settings.token_audit_percent);
-        let limits = Limits::new(shared, settings.rate_limit_rps);
+        let limits = Limits::new(Arc::clone(&shared), settings.rate_limit_rps);
         let routing = Routing::new(
             parts.outbox.clone(),
             Arc::clone(&clock),
@@ -100,6 +100,7 @@ impl DataPlane {
             outbox: parts.outbox.clone(),
             limits: limits.clone(),
             sessions: sessions.clone(),
+            shared,
             counting: counting.clone(),
             clock,
             metrics: Arc::clone(&process.metrics),

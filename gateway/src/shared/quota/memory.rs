@@ -9,7 +9,7 @@ use super::{
     BUDGET_LIFE, Back, DEBT_MAX, Demand, Held, LEASE, Need, Opened, SUM_MAX, Settlement, Standing,
     Verdict,
 };
-use crate::shared::{Rate, memory::Expiring};
+use crate::shared::{Rate, expiring::Expiring};
 
 /// Buckets of each sort: 100 000, some 20 MiB together. One that is forgotten starts full again.
 const BUCKETS_MAX: usize = 100_000;

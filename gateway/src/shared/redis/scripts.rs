@@ -12,7 +12,9 @@ use nexus_events::{
 use redis::{Script, ScriptInvocation};
 
 use super::record;
-use crate::shared::{CONVERSATIONS_MAX, ExchangeEnd, PrefixQuery, Rate, Remembered, ScopeId};
+use crate::shared::{
+    AnswerKey, CONVERSATIONS_MAX, ExchangeEnd, PrefixQuery, Rate, Remembered, ScopeId,
+};
 
 /// Keys: the ids. Arguments: milliseconds to live, the conversation or nothing, bytes of a record.
 /// Answers the place of the first that is known, from one, and its record.
@@ -85,6 +87,12 @@ redis.call('HSET', KEYS[1], 'parts', string.format('%.0f', parts),
 redis.call('PEXPIRE', KEYS[1], one)
 return {allowed, parts}";
 
+/// Key: the request. Answers its answer, or nothing.
+const ANSWER: &str = "return redis.call('GET', KEYS[1])";
+
+/// Key: the request. Arguments: its answer, milliseconds to live.
+const KEEP_ANSWER: &str = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])";
+
 /// The scripts, with their hashes: the text goes to Redis once.
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -92,6 +100,8 @@ pub(super) struct Scripts {
     remember: Script,
     holder: Script,
     take: Script,
+    answer: Script,
+    keep_answer: Script,
 }
 
 impl Scripts {
@@ -101,6 +111,8 @@ impl Scripts {
             remember: Script::new(REMEMBER),
             holder: Script::new(HOLDER),
             take: Script::new(TAKE),
+            answer: Script::new(ANSWER),
+            keep_answer: Script::new(KEEP_ANSWER),
         }
     }
 
@@ -158,6 +170,23 @@ impl Scripts {
         call
     }
 
+    pub(super) fn answer(&self, key: AnswerKey) -> ScriptInvocation<'_> {
+        let mut call = self.answer.prepare_invoke();
+        call.key(answer_key(key));
+        call
+    }
+
+    pub(super) fn keep_answer(
+        &self,
+        key: AnswerKey,
+        answer: &[u8],
+        ttl: Duration,
+    ) -> ScriptInvocation<'_> {
+        let mut call = self.keep_answer.prepare_invoke();
+        call.key(answer_key(key)).arg(answer).arg(millis(ttl));
+        call
+    }
+
     pub(super) fn take(&self, bucket: &str, rate: Rate) -> ScriptInvocation<'_> {
         let mut call = self.take.prepare_invoke();
         call.key(format!("nexus:{{bucket:{bucket}}}"))
@@ -165,6 +194,10 @@ impl Scripts {
             .arg(rate.window_ms());
         call
     }
+}
+
+fn answer_key(key: AnswerKey) -> String {
+    format!("nexus:{{answer:{key}}}")
 }
 
 fn end_key(scope: ScopeId, id: MessageId) -> String {

@@ -196,6 +196,7 @@ async fn configuration_holds_no_secret() {
             on_disconnect: OnDisconnect::Finish,
             user_id: None,
             quota: Quota::default(),
+            cache_ttl_seconds: None,
             created_ms: now,
             updated_ms: now,
         },

@@ -77,6 +77,7 @@ pub(super) fn configure(log: &mut MemoryLog, change: ConfigChange) {
                 on_disconnect: OnDisconnect::Finish,
                 user_id: (variant > 0).then(|| UserId::from_uuid(key().as_uuid())),
                 quota: quota(variant),
+                cache_ttl_seconds: None,
                 created_ms,
                 updated_ms,
             },

@@ -1,0 +1,171 @@
+//! The response cache: an answer that was given before, given again and recorded as such.
+
+use anyhow::{Context, ensure};
+use nexus_tests::account::{Account, assert_verified, projected, shipped};
+use nexus_tests::client::{Answer, Ending};
+use nexus_tests::hub::Cluster;
+use nexus_tests::{Broker, Client, Redis, Result, Script, Upstream};
+use serde_json::{Value, json};
+
+use crate::stage::{MODEL, Stage, ask, request_id, shown};
+
+/// A route named as the model, whose answers are kept.
+async fn keep_answers(client: &Client) -> Result<()> {
+    let route = json!({"name": MODEL, "targets": [{"model": MODEL}], "cache_ttl_seconds": 600});
+    client.post("/routes", &route).await?.expect(201)?;
+    Ok(())
+}
+
+/// A deterministic request.
+fn fixed(tag: &str) -> Value {
+    let mut body = ask(tag);
+    body["temperature"] = json!(0);
+    body
+}
+
+fn outcome(answer: &Answer) -> Option<&str> {
+    answer.header("x-nexus-cache")
+}
+
+#[tokio::test]
+async fn an_identical_request_gets_the_same_answer_and_uses_nothing() -> Result<()> {
+    let stage = Stage::set().await?;
+    keep_answers(&stage.client).await?;
+    let first = stage.client.chat(&fixed("whole")).await?.expect(200)?;
+    ensure!(outcome(&first) == Some("miss"));
+    let again = stage.client.chat(&fixed("whole")).await?.expect(200)?;
+    ensure!(outcome(&again) == Some("hit") && again.json == first.json);
+    // What is not the same, not deterministic, or wanted anew goes to the provider.
+    let other = stage.client.chat(&fixed("another")).await?.expect(200)?;
+    ensure!(outcome(&other) == Some("miss"));
+    let free = stage.client.chat(&ask("whole")).await?.expect(200)?;
+    ensure!(outcome(&free).is_none());
+    let anew = stage.client.with_header("cache-control", "no-cache")?;
+    let anew = anew.chat(&fixed("whole")).await?.expect(200)?;
+    ensure!(outcome(&anew) == Some("miss"));
+    ensure!(stage.upstream.idle().await?.len() == 4);
+
+    shipped(&stage.hub).await?;
+    let account = Account::take(&stage.log).await?;
+    let (hit, miss) = (request_id(&again)?, request_id(&first)?);
+    let names = |id: &str| {
+        let events = account.events_of(id);
+        events.iter().map(|event| event.name()).collect::<Vec<_>>()
+    };
+    ensure!(
+        names(&hit) == ["received", "completed"],
+        "{:?}",
+        names(&hit)
+    );
+    let end = account.terminal(&hit)?.data();
+    ensure!(end["nexus.usage.source"] == "cache", "{end}");
+    ensure!(end["gen_ai.usage.input_tokens"] == 0 && end["nexus.attempts"] == 0);
+    ensure!(end["nexus.model"] == MODEL, "{end}");
+    let asked = account.terminal(&miss)?.data();
+    ensure!(asked["nexus.usage.source"] == "provider", "{asked}");
+    projected(&stage.hub).await?;
+    let path = format!("/requests/{hit}");
+    let request = shown(&stage.client, &path, |body| {
+        if body["usage_source"] == "cache" {
+            Ok(())
+        } else {
+            Err("not yet")
+        }
+    })
+    .await?;
+    ensure!(
+        request["attempts"] == json!([]) || request["attempts"] == 0,
+        "{request}"
+    );
+    assert_verified(&stage.hub).await?;
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn a_stream_is_given_again_chunk_by_chunk() -> Result<()> {
+    let stage = Stage::set().await?;
+    keep_answers(&stage.client).await?;
+    let first = stage.client.chat_stream(&fixed("s")).await?.end().await?;
+    let mut again = stage.client.chat_stream(&fixed("s")).await?;
+    ensure!(again.header("x-nexus-cache") == Some("hit"));
+    let again = again.end().await?;
+    ensure!(again.ending() == Ending::Done && again.chunks() == first.chunks());
+    // The usage that only the log has is for whoever asks for it.
+    ensure!(again.usage().is_none());
+    let mut with_usage = fixed("s");
+    with_usage["stream_options"] = json!({"include_usage": true});
+    let told = stage.client.chat_stream(&with_usage).await?.end().await?;
+    ensure!(told.usage().is_some());
+    ensure!(stage.upstream.idle().await?.len() == 1);
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn what_is_broken_or_of_another_key_is_not_given() -> Result<()> {
+    let stage = Stage::set().await?;
+    keep_answers(&stage.client).await?;
+    stage.upstream.once(Script::answer().cut_after(2));
+    let cut = stage.client.chat_stream(&fixed("cut")).await?.end().await?;
+    ensure!(cut.ending() != Ending::Done, "{:?}", cut.ending());
+    let whole = stage.client.chat_stream(&fixed("cut")).await?.end().await?;
+    ensure!(whole.ending() == Ending::Done);
+    ensure!(stage.upstream.idle().await?.len() == 2);
+    let member = stage.client.with_new_key("member", "member").await?;
+    // Its own word goes before the route's.
+    let never = json!({"cache_ttl_seconds": 0});
+    stage
+        .client
+        .put("/keys/member", &never)
+        .await?
+        .expect(200)?;
+    let theirs = member.chat_stream(&fixed("cut")).await?;
+    ensure!(theirs.header("x-nexus-cache").is_none());
+    drop(theirs);
+    let again = json!({"cache_ttl_seconds": null});
+    stage
+        .client
+        .put("/keys/member", &again)
+        .await?
+        .expect(200)?;
+    let theirs = member.chat_stream(&fixed("cut")).await?;
+    ensure!(theirs.header("x-nexus-cache") == Some("miss"));
+    drop(theirs);
+    // A provider that was changed may answer otherwise.
+    let provider = format!("/providers/provider-of-{MODEL}");
+    let change = json!({"rate_limit": 1000});
+    stage.client.put(&provider, &change).await?.expect(200)?;
+    let changed = stage.client.chat_stream(&fixed("cut")).await?;
+    ensure!(changed.header("x-nexus-cache") == Some("miss"));
+    drop(changed);
+    stage.upstream.idle().await?;
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn gateways_share_what_they_keep_and_go_on_without_redis() -> Result<()> {
+    let (broker, mut redis) = (Broker::start().await?, Redis::start().await?);
+    let upstream = Upstream::start().await?;
+    let cluster = Cluster::new(&broker, &redis)?;
+    let (a, b) = (
+        cluster.gateway().start().await?,
+        cluster.gateway().start().await?,
+    );
+    let (here, there) = (a.client()?, b.client()?);
+    here.serve_model(MODEL, &upstream.url()).await?;
+    keep_answers(&here).await?;
+    here.chat(&fixed("shared")).await?.expect(200)?;
+    nexus_tests::until(
+        "the route is there as well",
+        crate::stage::VISIBLE_BOUND,
+        async || {
+            let answer = there.chat(&fixed("shared")).await?;
+            ensure!(outcome(&answer) == Some("hit"), "{}", answer.text());
+            anyhow::Ok(())
+        },
+    )
+    .await?;
+    redis.kill().await.context("kill Redis")?;
+    let kept = here.chat(&fixed("shared")).await?.expect(200)?;
+    ensure!(outcome(&kept) == Some("hit"), "it keeps its own");
+    Ok(())
+}
