@@ -10,7 +10,7 @@
 //! request waits. A place and a reservation are leases: [`LEASE`] after the
 //! last renewal they are free, so a gateway that was killed holds nobody up.
 //!
-//! *Where.* In process ([`memory`]), or in Redis with one script and one round
+//! *Where.* In process (`memory`), or in Redis with one script and one round
 //! trip ([`super::redis`]); both count in whole numbers and decide alike. While
 //! Redis is away a gateway counts its own share: each limit divided by the
 //! number of gateways that were last seen.
