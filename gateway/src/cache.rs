@@ -112,7 +112,7 @@ impl Cacheable {
         let of_route = || who.route.as_ref().and_then(|route| route.cache_ttl_seconds);
         let ttl = key.cache_ttl_seconds.or_else(of_route)?;
         (ttl > 0 && is_deterministic(request)).then(|| Self {
-            key: identity(request, key, who),
+            key: identity(request, (key, ttl), who),
             ttl: Duration::from_secs(u64::from(ttl)),
         })
     }
@@ -124,8 +124,9 @@ fn is_deterministic(request: &ChatRequest<'_>) -> bool {
     temperature == Some(0.0) && matches!(member("n"), None | Some("1" | "null"))
 }
 
-/// The key, who may answer and in which form they are now, and every member that matters.
-fn identity(request: &ChatRequest<'_>, key: &Key, who: &Alternatives) -> AnswerKey {
+/// The key, how long its answers are kept now, who may answer and in which form they are now, and every
+/// member that matters.
+fn identity(request: &ChatRequest<'_>, (key, ttl): (&Key, u32), who: &Alternatives) -> AnswerKey {
     let mut hash = Sha256::new();
     // Each part with its length: no two lists of parts read the same.
     let mut part = |bytes: &[u8]| {
@@ -133,6 +134,7 @@ fn identity(request: &ChatRequest<'_>, key: &Key, who: &Alternatives) -> AnswerK
         hash.update(bytes);
     };
     part(key.id.to_string().as_bytes());
+    part(&ttl.to_be_bytes());
     for one in &who.list {
         let (provider, model) = (&one.candidate.provider.resource, &one.candidate.model);
         part(provider.id.to_string().as_bytes());

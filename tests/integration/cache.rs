@@ -142,6 +142,67 @@ async fn what_is_broken_or_of_another_key_is_not_given() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_hit_says_nothing_of_the_provider() -> Result<()> {
+    let stage = Stage::set().await?;
+    let route = json!({"name": MODEL, "targets": [{"model": MODEL}], "attempts": 1, "cache_ttl_seconds": 600});
+    stage.client.post("/routes", &route).await?.expect(201)?;
+    stage.client.chat(&fixed("known")).await?.expect(200)?;
+    stage.upstream.always(Script::failure(500, "down"));
+    for number in 0..5 {
+        // The breaker opens with the fifth failure in a row, and what is known is no success in between.
+        let hit = stage.client.chat(&fixed("known")).await?.expect(200)?;
+        ensure!(outcome(&hit) == Some("hit"));
+        let failed = stage.client.chat(&fixed(&number.to_string())).await?;
+        ensure!(failed.status >= 500, "{}", failed.text());
+    }
+    let path = format!("/providers/provider-of-{MODEL}");
+    let provider = stage.client.get(&path).await?.expect(200)?;
+    ensure!(
+        provider.json["health"]["state"] == "open",
+        "{}",
+        provider.text()
+    );
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn answers_do_not_fill_a_redis_with_a_bound() -> Result<()> {
+    let (broker, redis) = (Broker::start().await?, Redis::start().await?);
+    let upstream = Upstream::start().await?;
+    let cluster = Cluster::new(&broker, &redis)?;
+    let gateway = cluster.gateway().start().await?;
+    let client = gateway.client()?;
+    client.serve_model(MODEL, &upstream.url()).await?;
+    keep_answers(&client).await?;
+    let kept = async || -> Result<usize> {
+        let mut connection = redis.connection().await?;
+        let keys: Vec<String> = redis::cmd("KEYS")
+            .arg("nexus:{answer:*")
+            .query_async(&mut connection)
+            .await?;
+        Ok(keys.len())
+    };
+    client.chat(&fixed("first")).await?.expect(200)?;
+    ensure!(kept().await? == 1);
+    let mut connection = redis.connection().await?;
+    let info: String = redis::cmd("INFO")
+        .arg("memory")
+        .query_async(&mut connection)
+        .await?;
+    let used = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    let used: u64 = used.context("no used_memory")?.trim().parse()?;
+    redis::cmd("CONFIG")
+        .arg(&["SET", "maxmemory", &(used + used / 2).to_string()])
+        .exec_async(&mut connection)
+        .await?;
+    client.chat(&fixed("second")).await?.expect(200)?;
+    ensure!(kept().await? == 1, "there is room for other things only");
+    Ok(())
+}
+
+#[tokio::test]
 async fn gateways_share_what_they_keep_and_go_on_without_redis() -> Result<()> {
     let (broker, mut redis) = (Broker::start().await?, Redis::start().await?);
     let upstream = Upstream::start().await?;

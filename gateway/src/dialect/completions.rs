@@ -33,8 +33,10 @@ impl Dialect for Completions {
         answer::of_chat(asked, chat)
     }
 
-    fn events(&self, asked: Asked) -> Box<dyn Events> {
+    fn events(&self, mut asked: Asked) -> Box<dyn Events> {
         let wants_usage = request::wants_usage(&asked.body);
+        // Not kept for as long as the stream lasts.
+        asked.body = Bytes::new();
         Box::new(CompletionEvents { asked, wants_usage })
     }
 }

@@ -6,9 +6,12 @@ use nexus_events::raw_object::RawObject;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::protocol::openai::{
-    Text, is_null,
-    request::{self, BadRequest},
+use crate::protocol::{
+    at_most::AtMost,
+    openai::{
+        Text, is_null,
+        request::{self, BadRequest, MESSAGES_MAX},
+    },
 };
 
 /// An object, and where in the request it stands.
@@ -113,9 +116,15 @@ impl<'a> Fields<'a> {
 
     /// A member that is an array of objects.
     pub(super) fn objects(&self, name: &str) -> Result<Vec<Self>, BadRequest> {
-        let items: Option<Vec<&RawValue>> = self.value(name, "an array of objects")?;
-        let items = items.unwrap_or_default().into_iter().enumerate();
+        let items: Option<AtMost<&RawValue, MESSAGES_MAX>> =
+            self.value(name, "an array of objects")?;
+        let items = items.map_or_else(Vec::new, |items| items.0);
         let at = self.at(name);
+        if items.len() > MESSAGES_MAX {
+            let expected = format!("an array of at most {MESSAGES_MAX} objects");
+            return Err(wrong(&at, &expected));
+        }
+        let items = items.into_iter().enumerate();
         items
             .map(|(index, raw)| Self::read(format!("{at}[{index}]"), raw))
             .collect()

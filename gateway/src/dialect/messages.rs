@@ -43,7 +43,9 @@ impl Dialect for Messages {
         answer::of_chat(asked, chat)
     }
 
-    fn events(&self, asked: Asked) -> Box<dyn Events> {
+    fn events(&self, mut asked: Asked) -> Box<dyn Events> {
+        // Not kept for as long as the stream lasts.
+        asked.body = Bytes::new();
         Box::new(stream::MessageEvents::new(asked))
     }
 }

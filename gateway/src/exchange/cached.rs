@@ -99,6 +99,8 @@ impl Engine {
 impl Exchange {
     /// The cached answer in the place of a provider's.
     pub(super) async fn recall(&mut self, answer: Bytes) -> Result<Answering, Fault> {
+        // Nobody is asked, so nothing is learnt of whoever would have been.
+        self.route.not_asked();
         self.recorder.concerns(self.route.current());
         let local = UpstreamRequest::Local(LocalAnswer {
             content_type: if self.facts.stream {

@@ -125,6 +125,7 @@ impl Admission {
                 lease: self.request,
                 shares: places,
                 again: false,
+                counted_here: false,
             })
             .await;
     }
@@ -179,6 +180,7 @@ impl Admission {
             lease: self.request,
             shares,
             again: false,
+            counted_here: false,
         }
     }
 

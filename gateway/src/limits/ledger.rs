@@ -89,6 +89,7 @@ impl Ledger {
         self.keep(Settlement {
             shares,
             again,
+            counted_here: true,
             ..settlement
         });
         if told == Settled::Unknown {
@@ -180,6 +181,7 @@ impl Ledger {
                 lease: RequestId::from_uuid(uuid::Uuid::nil()),
                 shares,
                 again: false,
+                counted_here: true,
             };
             self.settle(settlement).await;
         }
@@ -202,6 +204,7 @@ impl Held {
                 .map(|(bucket, reserved)| (bucket, back(reserved)))
                 .collect(),
             again: true,
+            counted_here: false,
         }
     }
 }

@@ -178,13 +178,14 @@ fn misconfigured(what: &str) -> ProviderError {
     ProviderError::new(FailureReason::Internal, message).with_retry(Retry::Now)
 }
 
-/// 408, 429 and 5xx may be mended elsewhere; the rest would be said again.
+/// 408, 429 and 5xx may be mended elsewhere; the rest would be said again. A circle (508) is a fault of
+/// the configuration, which must show.
 fn retry(status: StatusCode, headers: &HeaderMap) -> Retry {
     let passing = matches!(
         status,
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
     );
-    if !passing && !status.is_server_error() {
+    if !passing && !status.is_server_error() || status == StatusCode::LOOP_DETECTED {
         return Retry::Never;
     }
     let seconds = headers

@@ -40,6 +40,9 @@ const MARGIN_MAX: Duration = Duration::from_mins(5);
 /// Longest life that a token is given: 30 days, what Baidu says of its own.
 const LIFE_MAX: Duration = Duration::from_hours(30 * 24);
 
+/// Pause before another token is drawn while an old one is good still: 10 s.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
+
 /// Pairs of keys whose tokens are kept: 256; an installation has a handful, and keys that were
 /// replaced must not pile up.
 const KEPT_MAX: usize = 256;
@@ -93,9 +96,18 @@ struct Slot {
 
 #[derive(Default)]
 struct Held {
-    token: Option<(Secret, Instant)>,
+    token: Option<Good>,
     /// Why the last flight failed, if it did.
     failure: Option<Failure>,
+}
+
+/// A token that was drawn.
+struct Good {
+    token: Secret,
+    /// Until then it is used without a thought.
+    fresh_until: Instant,
+    /// Until then the provider takes it, should there be no other.
+    usable_until: Instant,
 }
 
 /// What is shared of a failure: everything but its cause, which was told once.
@@ -159,11 +171,11 @@ impl Slot {
         let before = self.flights.load(Ordering::Acquire);
         let mut held = self.held.lock().await;
         let is_refused = |token: &Secret| refused.is_some_and(|old| old.expose() == token.expose());
-        if let Some((token, until)) = &held.token
-            && *until > Instant::now()
-            && !is_refused(token)
+        if let Some(good) = &held.token
+            && good.fresh_until > Instant::now()
+            && !is_refused(&good.token)
         {
-            return Ok(token.clone());
+            return Ok(good.token.clone());
         }
         if let Some(failure) = &held.failure
             && self.flights.load(Ordering::Acquire) > before
@@ -177,11 +189,23 @@ impl Slot {
             Ok(Drawn { token, expires_in }) => {
                 let life = expires_in.min(LIFE_MAX);
                 let good = life.saturating_sub(MARGIN_MAX.min(life / 10));
-                held.token = Some((token.clone(), began + good));
+                held.token = Some(Good {
+                    token: token.clone(),
+                    fresh_until: began + good,
+                    usable_until: began + life,
+                });
                 held.failure = None;
                 Ok(token)
             }
             Err(error) => {
+                if let Some(old) = &mut held.token
+                    && old.usable_until > Instant::now()
+                    && !is_refused(&old.token)
+                {
+                    // The old one still does; the next request but some seconds on tries again.
+                    old.fresh_until = Instant::now() + RETRY_EVERY;
+                    return Ok(old.token.clone());
+                }
                 held.failure = Some(Failure::of(&error));
                 Err(error)
             }

@@ -156,6 +156,8 @@ pub struct Settlement {
     pub shares: Vec<(String, Back)>,
     /// Whether it may have been told already: then money is charged only in exchange for its reservation.
     pub again: bool,
+    /// Whether this gateway has counted it by itself while Redis was away.
+    pub counted_here: bool,
 }
 
 /// What became of a settlement.

@@ -15,7 +15,10 @@ mod quota;
 mod record;
 mod scripts;
 
-use std::{sync::atomic::AtomicU32, time::Duration};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -206,10 +209,12 @@ impl RedisState {
 
     async fn take_one(&self, bucket: &str, rate: Rate) -> Decision {
         let call = self.scripts.take(bucket, rate);
-        match self.ask::<(bool, u64)>(&call).await {
-            Some((allowed, parts)) => Decision::of(rate, allowed, parts),
-            None => self.local.take_one(bucket, rate),
+        if let Some((allowed, parts)) = self.ask::<(bool, u64)>(&call).await {
+            return Decision::of(rate, allowed, parts);
         }
+        let gateways = self.gateways.load(Ordering::Relaxed).max(1);
+        let limit = (rate.limit / gateways).max(1);
+        self.local.take_one(bucket, Rate { limit, ..rate })
     }
 }
 

@@ -50,6 +50,7 @@ fn settlement(number: u8, bucket: &str, back: Back) -> Settlement {
         lease: lease(number),
         shares: vec![(bucket.to_owned(), back)],
         again: false,
+        counted_here: false,
     }
 }
 
@@ -209,6 +210,7 @@ async fn without_redis_a_gateway_counts_its_share_and_afterwards_all_count_toget
             ),
         ],
         again: false,
+        counted_here: false,
     };
     assert_ne!(one.settle(&end(0)).await, Settled::Done);
     let local = one.admit(&wants(4)).await;
@@ -294,18 +296,15 @@ async fn take_step(gateways: &Gateways, step: &Step, reserved: &mut BTreeMap<u8,
             Some((verdict.allowed, stand.collect()))
         }
         Step::Settle(of, amount, spent, again) => {
+            let reserved = reserved.remove(&of).unwrap_or(0);
+            let money = Back::Budget { reserved, spent };
             let settlement = Settlement {
+                counted_here: false,
                 lease: lease(of),
                 shares: vec![
                     ("tokens".to_owned(), Back::Rate { rate: RATE, amount }),
                     ("places".to_owned(), Back::Place),
-                    (
-                        "money".to_owned(),
-                        Back::Budget {
-                            reserved: reserved.remove(&of).unwrap_or(0),
-                            spent,
-                        },
-                    ),
+                    ("money".to_owned(), money),
                 ],
                 again,
             };

@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde::Deserialize;
 
 use super::super::{
     Offered,
     chat::{Content, Message, Request},
     fields::{Fields, no_counterpart, wrong},
 };
-use crate::protocol::openai::request::BadRequest;
+use crate::protocol::{
+    at_most::{STOPS_MAX, Texts},
+    openai::request::BadRequest,
+};
 
 const MEMBERS: &[&str] = &[
     "model",
@@ -95,29 +97,19 @@ pub(super) fn wants_usage(body: &[u8]) -> bool {
 
 /// One text: several prompts would be several exchanges, and tokens are of one vocabulary only.
 fn prompt<'a>(fields: &Fields<'a>) -> Result<Cow<'a, str>, BadRequest> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Prompt {
-        One(String),
-        Several([String; 1]),
-    }
     let expected = "a string or an array of one string";
-    match fields.value("prompt", expected)? {
-        Some(Prompt::One(text) | Prompt::Several([text])) => Ok(text.into()),
-        None => Err(wrong("prompt", expected)),
-    }
+    let prompt: Option<Texts<'a, 1>> = fields.value("prompt", expected)?;
+    let prompts = prompt.map_or_else(Vec::new, |prompt| prompt.0);
+    <[_; 1]>::try_from(prompts)
+        .map(|[prompt]| prompt)
+        .map_err(|_others| wrong("prompt", expected))
 }
 
 fn stop<'a>(fields: &Fields<'a>) -> Result<Option<Vec<Cow<'a, str>>>, BadRequest> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Stop {
-        One(String),
-        Several(Vec<String>),
+    let expected = format!("a string or an array of at most {STOPS_MAX} strings");
+    let stop: Option<Texts<'a, STOPS_MAX>> = fields.value("stop", &expected)?;
+    if stop.as_ref().is_some_and(|stop| stop.0.len() > STOPS_MAX) {
+        return Err(wrong("stop", &expected));
     }
-    let stop = fields.value("stop", "a string or an array of strings")?;
-    Ok(stop.map(|stop| match stop {
-        Stop::One(stop) => vec![stop.into()],
-        Stop::Several(stops) => stops.into_iter().map(Cow::Owned).collect(),
-    }))
+    Ok(stop.map(|stop| stop.0))
 }

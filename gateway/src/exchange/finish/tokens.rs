@@ -11,7 +11,7 @@ use nexus_events::{
 
 use super::{UNWRITTEN_PAUSE, UNWRITTEN_PAUSE_MAX};
 use crate::exchange::{
-    Exchange,
+    Exchange, Operation,
     answer::AnsweredChoice,
     count::{Counted, Uncounted},
     settle::settle,
@@ -55,6 +55,10 @@ impl Exchange {
     /// says of an answer that came whole; a part of one is no measure.
     pub(super) async fn audit(self, counted: Option<TokenUsage>, choices: Vec<AnsweredChoice>) {
         let Some(provider) = counted else { return };
+        // Vectors have no tokens that anybody could count.
+        if self.facts.operation == Operation::Embeddings {
+            return;
+        }
         let counting = self.parts.counting.clone();
         if !counting.is_in_sample(self.facts.request) {
             return;

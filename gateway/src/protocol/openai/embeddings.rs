@@ -10,13 +10,18 @@ use nexus_events::{raw_object::RawObject, usage::TokenUsage};
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::protocol::at_most::{AtMost, Texts};
+
 use super::{
-    Text,
+    Text, is_null,
     request::{BadRequest, bounded, member, members, model},
 };
 
 /// Inputs of one request: 2 048, as many as the API takes.
 pub const INPUTS_MAX: usize = 2048;
+
+/// Tokens of one input: 65 536, eight times what the API takes.
+pub const TOKENS_MAX: usize = 65_536;
 
 /// A request for embeddings that can be routed and recorded.
 #[derive(Debug)]
@@ -102,26 +107,34 @@ impl<'a> EmbeddingsRequest<'a> {
 }
 
 fn inputs<'a>(members: &RawObject<'a>) -> Result<Vec<Input<'a>>, BadRequest> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Given {
-        Text(String),
-        Texts(Vec<String>),
-        Tokens(Vec<u64>),
-        Several(Vec<Vec<u64>>),
-    }
+    type Tokens = AtMost<u64, TOKENS_MAX>;
     let expected = "a string, an array of strings, or arrays of tokens";
-    let given = member::<Given>(members, "input", expected)?;
-    let given = given.ok_or_else(|| BadRequest::new("input", "`input` is required."))?;
-    let inputs: Vec<Input<'a>> = match given {
-        Given::Text(text) => vec![Input::Text(text.into())],
-        Given::Texts(texts) => texts
-            .into_iter()
-            .map(|text| Input::Text(text.into()))
-            .collect(),
-        Given::Tokens(tokens) => vec![Input::Tokens(tokens)],
-        Given::Several(inputs) => inputs.into_iter().map(Input::Tokens).collect(),
+    let required = || BadRequest::new("input", "`input` is required.");
+    let raw = members.get("input").filter(|raw| !is_null(raw));
+    let text = raw.ok_or_else(required)?.get();
+    // What it is shows at its beginning, so nothing has to be kept before it is known.
+    let first = text.trim_start_matches('[').trim_start();
+    let is_list_of_lists = text
+        .strip_prefix('[')
+        .is_some_and(|rest| rest.trim_start().starts_with('['));
+    let inputs: Vec<Input<'a>> = if is_list_of_lists {
+        let several = member::<AtMost<Tokens, INPUTS_MAX>>(members, "input", expected)?;
+        let several = several.ok_or_else(required)?.0.into_iter();
+        several.map(|tokens| Input::Tokens(tokens.0)).collect()
+    } else if text.starts_with('"') || first.starts_with(['"', ']']) {
+        let texts = member::<Texts<'a, INPUTS_MAX>>(members, "input", expected)?;
+        let texts = texts.ok_or_else(required)?.0.into_iter();
+        texts.map(Input::Text).collect()
+    } else {
+        let tokens = member::<Tokens>(members, "input", expected)?;
+        vec![Input::Tokens(tokens.ok_or_else(required)?.0)]
     };
+    let is_too_long =
+        |input: &Input<'_>| matches!(input, Input::Tokens(tokens) if tokens.len() > TOKENS_MAX);
+    if inputs.iter().any(is_too_long) {
+        let message = format!("An entry of `input` must not have more than {TOKENS_MAX} tokens.");
+        return Err(BadRequest::new("input", message));
+    }
     if inputs.is_empty() {
         return Err(BadRequest::new("input", "`input` must not be empty."));
     }
@@ -190,6 +203,8 @@ mod tests {
             assert_eq!(parse(input).unwrap(), expected);
         }
         let many = format!("[{}]", vec![r#""x""#; INPUTS_MAX + 1].join(","));
+        let long = format!("[{}]", vec!["1"; TOKENS_MAX + 1].join(","));
+        let one_is_long = format!("[[1],{long}]");
         for bad in [
             "null",
             "[]",
@@ -199,6 +214,9 @@ mod tests {
             "[-1]",
             "[1.5]",
             &many,
+            &long,
+            &one_is_long,
+            "[[1],2]",
         ] {
             assert_eq!(
                 parse(bad).unwrap_err().param.as_deref(),

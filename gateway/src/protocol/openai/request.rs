@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Text, is_null};
-use crate::protocol::readable;
+use crate::protocol::{at_most::AtMost, readable};
 
 /// Members of a request's body: 128, four times what the API has.
 ///
@@ -201,8 +201,9 @@ fn messages<'a>(members: &RawObject<'a>) -> Result<Vec<&'a RawValue>, BadRequest
         #[serde(borrow)]
         role: Text<'a>,
     }
-    let messages: Vec<&'a RawValue> = member(members, "messages", "an array of objects")?
-        .ok_or_else(|| BadRequest::new("messages", "`messages` is required."))?;
+    let AtMost::<&'a RawValue, MESSAGES_MAX>(messages) =
+        member(members, "messages", "an array of objects")?
+            .ok_or_else(|| BadRequest::new("messages", "`messages` is required."))?;
     if messages.is_empty() {
         return Err(BadRequest::new("messages", "`messages` must not be empty."));
     }

@@ -91,7 +91,15 @@ struct Usage {
 pub(super) fn translate(asked: Asked<'_>, body: &[u8]) -> Result<Embedded, ProviderError> {
     let answer: Answer = read(body)?;
     let request = EmbeddingsRequest::parse(asked.body);
-    let encoding = request.map(|request| request.encoding).unwrap_or_default();
+    let (encoding, inputs) = request.map_or_else(
+        |_unreadable| Default::default(),
+        |request| (request.encoding, request.inputs.len()),
+    );
+    let is_sound = |one: &Values| one.values.iter().all(|value| value.is_finite());
+    if answer.embeddings.len() != inputs || !answer.embeddings.iter().all(is_sound) {
+        let message = "The provider gave not one vector for each input.";
+        return Err(ProviderError::malformed(message));
+    }
     let vectors = answer.embeddings.into_iter().map(|one| one.values);
     let tokens = answer.usage.and_then(|usage| usage.prompt);
     let written = embeddings::write(vectors, encoding, asked.model, tokens);
@@ -143,9 +151,16 @@ mod tests {
         let embedded = translate(asked, answer).unwrap();
         assert_eq!(embedded.usage.unwrap().input_tokens, 3);
         assert!(embedded.body.ends_with(br#""embedding":"AAAAPwAAgL8="}],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}}"#));
-        let uncounted = translate(asked, br#"{"embeddings":[]}"#).unwrap();
+        let uncounted = translate(asked, br#"{"embeddings":[{"values":[1]}]}"#).unwrap();
         assert!(uncounted.usage.is_none());
-        for malformed in [&b"[]"[..], b"{}", br#"{"embeddings":[{"values":["a"]}]}"#] {
+        for malformed in [
+            &b"[]"[..],
+            b"{}",
+            br#"{"embeddings":[{"values":["a"]}]}"#,
+            br#"{"embeddings":[]}"#,
+            br#"{"embeddings":[{"values":[1]},{"values":[1]}]}"#,
+            br#"{"embeddings":[{"values":[1e39]}]}"#,
+        ] {
             translate(asked, malformed).unwrap_err();
         }
     }

@@ -72,6 +72,27 @@ async fn a_token_is_drawn_anew_before_it_expires() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_serves_to_its_end_when_no_other_can_be_drawn() {
+    let (tokens, endpoint, grant) = (Tokens::default(), Endpoint::default(), grant("s"));
+    let old = tokens.get(&grant, None, endpoint.draw()).await.unwrap();
+    tokio::time::advance(HOUR.saturating_sub(MARGIN_MAX)).await;
+    for _ in 0..3 {
+        let token = tokens.get(&grant, None, endpoint.fail()).await.unwrap();
+        assert_eq!(token.expose(), old.expose());
+    }
+    assert_eq!(endpoint.drawn(), 2, "not for each request");
+    // Not one that the provider has refused, and not beyond its end.
+    assert!(
+        tokens
+            .get(&grant, Some(&old), endpoint.fail())
+            .await
+            .is_err()
+    );
+    tokio::time::advance(MARGIN_MAX).await;
+    assert!(tokens.get(&grant, None, endpoint.fail()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_token_is_replaced_once_for_all_who_had_it() {
     let (tokens, endpoint, grant) = (Tokens::default(), Endpoint::default(), grant("s"));
     let old = tokens.get(&grant, None, endpoint.draw()).await.unwrap();

@@ -2,11 +2,16 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::members::{Members, is_void, no_counterpart, text, value, wrong};
-use crate::{protocol::openai::Text, provider::ProviderError};
+use crate::{
+    protocol::{
+        at_most::{STOPS_MAX, Texts},
+        openai::Text,
+    },
+    provider::ProviderError,
+};
 
 /// A function that the model may call.
 #[derive(Debug)]
@@ -73,18 +78,12 @@ pub(in crate::provider) fn without_counterpart(
 
 /// `stop`: one string or several.
 pub(in crate::provider) fn stop(raw: &RawValue) -> Result<Vec<Cow<'_, str>>, ProviderError> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Stop {
-        One(String),
-        Several(Vec<String>),
+    let expected = format!("a string or an array of at most {STOPS_MAX} strings");
+    let stop: Texts<'_, STOPS_MAX> = value("stop", raw, &expected)?;
+    if stop.0.len() > STOPS_MAX {
+        return Err(wrong("stop", &expected));
     }
-    Ok(
-        match value("stop", raw, "a string or an array of strings")? {
-            Stop::One(stop) => vec![stop.into()],
-            Stop::Several(stops) => stops.into_iter().map(Cow::Owned).collect(),
-        },
-    )
+    Ok(stop.0)
 }
 
 /// A count such as `max_tokens`, of one at least.

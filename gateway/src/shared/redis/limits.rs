@@ -67,6 +67,8 @@ impl RedisState {
         let settled = settled.unwrap_or(Settled::Unknown);
         self.local.count(|counters, now| match settled {
             Settled::Done => counters.free_places(now, settlement),
+            // However often it is told again, this gateway counts it once.
+            Settled::Away | Settled::Unknown if settlement.counted_here => {}
             Settled::Away | Settled::Unknown => counters.settle(now, settlement),
         });
         settled

@@ -91,7 +91,16 @@ return {allowed, parts}";
 const ANSWER: &str = "return redis.call('GET', KEYS[1])";
 
 /// Key: the request. Arguments: its answer, milliseconds to live.
-const KEEP_ANSWER: &str = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])";
+///
+/// Answers never fill a Redis that has a bound: above half of it none is kept, for what else is there
+/// must not be refused room.
+const KEEP_ANSWER: &str = r"
+local memory = redis.call('INFO', 'memory')
+local used = tonumber(string.match(memory, 'used_memory:(%d+)')) or 0
+local most = tonumber(string.match(memory, 'maxmemory:(%d+)')) or 0
+if most == 0 or 2 * used < most then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+end";
 
 /// The scripts, with their hashes: the text goes to Redis once.
 #[derive(Debug)]
