@@ -139,6 +139,7 @@ fn write(event: &Event, attributes: Attributes<'_>, content: Option<&RawValue>) 
             AuditEvent::UnauthenticatedCalls(data) => encode(with, data),
             AuditEvent::BackupTaken(data) => encode(with, data),
             AuditEvent::RetentionApplied(data) => encode(with, data),
+            AuditEvent::BreakerChanged(data) => encode(with, data),
             AuditEvent::Unshippable(data) => encode(with, data),
         },
     }
