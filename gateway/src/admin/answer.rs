@@ -1,5 +1,7 @@
 //! Answers: JSON with an `ETag`, or with the position of the read model; errors by kind.
 
+use std::fmt;
+
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -57,13 +59,21 @@ pub fn read(value: &impl Serialize, as_of: &AsOf) -> Result<Response, ApiError> 
     Ok(response)
 }
 
-/// What the answer to a deletion says.
-#[derive(Debug, Serialize)]
-pub struct Deleted {
-    /// Id of what is gone.
-    pub id: String,
-    /// Always true.
-    pub deleted: bool,
+/// The answer to a deletion.
+///
+/// # Errors
+/// Those of [`json`].
+pub fn deleted(id: impl fmt::Display) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Deleted {
+        id: String,
+        deleted: bool,
+    }
+    let gone = Deleted {
+        id: id.to_string(),
+        deleted: true,
+    };
+    json(StatusCode::OK, &gone)
 }
 
 /// The sequence that `If-Match` asks for; `None` without the header and for `*`.

@@ -20,7 +20,7 @@ use nexus_events::{
 use serde::Serialize;
 
 use super::{
-    answer::{self, Deleted},
+    answer,
     fields::{Fields, Nullable},
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
@@ -244,11 +244,7 @@ pub async fn delete(
             Ok(decision)
         })
         .await?;
-    let gone = Deleted {
-        id: id.to_string(),
-        deleted: true,
-    };
-    answer::json(StatusCode::OK, &gone)
+    answer::deleted(id)
 }
 
 const ADMINS_OWN: &str = "Only an admin key may create, change or revoke admin keys.";

@@ -16,7 +16,7 @@ use nexus_events::{
 use serde::Serialize;
 
 use super::{
-    answer::{self, Deleted},
+    answer,
     fields::{Fields, Nullable, wrong},
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
@@ -165,11 +165,7 @@ pub async fn delete(
             Ok(deletion((*entry.resource).clone(), entry.sequence))
         })
         .await?;
-    let gone = Deleted {
-        id: id.to_string(),
-        deleted: true,
-    };
-    answer::json(StatusCode::OK, &gone)
+    answer::deleted(id)
 }
 
 /// Whether the price can stand beside what is configured.

@@ -13,7 +13,7 @@ use nexus_events::{
 use serde::Serialize;
 
 use super::{
-    answer::{self, Deleted},
+    answer,
     fields::{Fields, Nullable},
     page::page,
     parameters::{NoParameters, PAGE, PageParameters, PathParameter, QueryParameters},
@@ -229,11 +229,7 @@ pub async fn delete(
             Ok(deletion((*entry.resource).clone(), entry.sequence))
         })
         .await?;
-    let gone = Deleted {
-        id: id.to_string(),
-        deleted: true,
-    };
-    answer::json(StatusCode::OK, &gone)
+    answer::deleted(id)
 }
 
 fn rows(

@@ -25,7 +25,7 @@ use view::View;
 pub(crate) use body::New;
 
 use super::{
-    answer::{self, Deleted},
+    answer,
     fields::{Nullable, wrong},
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
@@ -236,11 +236,7 @@ pub async fn delete(
             Ok(deletion(entry.resource.resource.clone(), entry.sequence))
         })
         .await?;
-    let gone = Deleted {
-        id: id.to_string(),
-        deleted: true,
-    };
-    answer::json(StatusCode::OK, &gone)
+    answer::deleted(id)
 }
 
 /// A provider by its id or its name.

@@ -22,7 +22,7 @@ use body::Change;
 pub(crate) use body::{ATTEMPTS, MILLIS, New, PRIORITIES, TARGETS_MAX, WEIGHTS, resolve};
 
 use super::{
-    answer::{self, Deleted},
+    answer,
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
     providers::{deletion, set, set_nullable},
@@ -218,11 +218,7 @@ pub async fn delete(
             Ok(deletion((*entry.resource).clone(), entry.sequence))
         })
         .await?;
-    let gone = Deleted {
-        id: id.to_string(),
-        deleted: true,
-    };
-    answer::json(StatusCode::OK, &gone)
+    answer::deleted(id)
 }
 
 /// A route as it is after a change, and the names of the members that changed.

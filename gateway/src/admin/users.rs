@@ -15,7 +15,7 @@ use nexus_events::{
 use serde::Serialize;
 
 use super::{
-    answer::{self, Deleted},
+    answer,
     fields::Fields,
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
@@ -180,11 +180,7 @@ pub async fn delete(
             Ok(deletion((*entry.resource).clone(), entry.sequence))
         })
         .await?;
-    let gone = Deleted {
-        id: id.to_string(),
-        deleted: true,
-    };
-    answer::json(StatusCode::OK, &gone)
+    answer::deleted(id)
 }
 
 /// A user by its id or its name.

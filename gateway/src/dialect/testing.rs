@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use nexus_events::clock::UnixMillis;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Asked, Dialect, Offered, chat::Chunk};
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         request::{BadRequest, ChatRequest},
         response::error_object,
     },
+    provider::translate::testing::corruptions,
     stream::{
         sse_decode::{SseDecoder, SseEvent},
         sse_encode::{self, DONE},
@@ -193,40 +194,4 @@ impl Goldens {
             }
         }
     }
-}
-
-/// The value with each value in it replaced by one of another kind, and with each member removed.
-fn corruptions(value: &Value) -> Vec<Value> {
-    let mut all = vec![
-        json!(null),
-        json!(-1),
-        json!("\u{0}"),
-        json!([[]]),
-        json!({}),
-    ];
-    match value {
-        Value::Array(items) => {
-            for (at, item) in items.iter().enumerate() {
-                for corrupted in corruptions(item) {
-                    let mut items = items.clone();
-                    items[at] = corrupted;
-                    all.push(Value::Array(items));
-                }
-            }
-        }
-        Value::Object(members) => {
-            for (name, member) in members {
-                let mut without = members.clone();
-                without.remove(name);
-                all.push(Value::Object(without));
-                for corrupted in corruptions(member) {
-                    let mut members = members.clone();
-                    members.insert(name.clone(), corrupted);
-                    all.push(Value::Object(members));
-                }
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-    all
 }

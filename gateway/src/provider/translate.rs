@@ -14,7 +14,7 @@ pub(super) mod members;
 pub(super) mod message;
 pub(super) mod request;
 #[cfg(test)]
-pub(super) mod testing;
+pub(crate) mod testing;
 
 use bytes::Bytes;
 use nexus_events::{clock::UnixMillis, id::RequestId};

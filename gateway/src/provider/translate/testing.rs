@@ -338,7 +338,7 @@ fn joined(events: &[&str]) -> Vec<u8> {
 }
 
 /// The value with each value in it replaced by one of another kind, and with each member removed.
-fn corruptions(value: &Value) -> Vec<Value> {
+pub(crate) fn corruptions(value: &Value) -> Vec<Value> {
     let others = [
         json!(null),
         json!(-1),
