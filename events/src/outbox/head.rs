@@ -23,8 +23,14 @@ pub(super) fn track(open: &mut HashMap<RequestId, OpenState>, mark: Mark, reques
         Mark::ClosesUncounted => {
             open.insert(request, OpenState::Uncounted);
         }
-        Mark::Closes | Mark::Counts => {
+        Mark::Closes => {
             open.remove(&request);
+        }
+        // A count follows the terminal event: of a request that has none, the damage had it.
+        Mark::Counts => {
+            if open.get(&request) == Some(&OpenState::Uncounted) {
+                open.remove(&request);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ mod driver;
 mod model;
 mod properties;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use tempfile::TempDir;
 
@@ -219,6 +219,15 @@ fn a_request_whose_end_is_damaged_is_open_again() {
         open.close(&end).unwrap();
         request
     });
+    // The count of its tokens, which follows its end, is no end.
+    let counted = RequestId::draw(&SystemClock);
+    let mut open_request = outbox.admit(counted).unwrap();
+    let received = record(Lane::Exchanges, "received");
+    open_request.append(&received).unwrap();
+    let end = record(Lane::Exchanges, &format!("the end of {counted}"));
+    let (_, mut count) = open_request.close_uncounted(&end).unwrap();
+    count.close(&record(Lane::Exchanges, "the count")).unwrap();
+    drop((open_request, count));
     let home = dir.path().join(outbox.id().to_string());
     while fs::read_dir(&home).unwrap().count() < 3 {
         let filler = record(Lane::Exchanges, &"x".repeat(5_000));
@@ -227,16 +236,19 @@ fn a_request_whose_end_is_damaged_is_open_again() {
     drop(outbox);
     let first = home.join("000000000001.segment");
     let mut bytes = fs::read(&first).unwrap();
-    let text = format!("the end of {spoiled}");
-    let place = bytes
-        .windows(text.len())
-        .position(|at| at == text.as_bytes());
-    bytes[place.unwrap()] ^= 1;
+    for request in [spoiled, counted] {
+        let text = format!("the end of {request}");
+        let place = bytes
+            .windows(text.len())
+            .position(|at| at == text.as_bytes());
+        bytes[place.unwrap()] ^= 1;
+    }
     fs::write(&first, bytes).unwrap();
 
     let (_next, adopted) = open(dir.path(), BOUND);
-    let open = adopted[0].open_requests();
-    assert_eq!(open, [(spoiled, OpenState::Answering)], "{ended} has ended");
+    let open: BTreeMap<_, _> = adopted[0].open_requests().into_iter().collect();
+    let expected = [spoiled, counted].map(|request| (request, OpenState::Answering));
+    assert_eq!(open, BTreeMap::from(expected), "{ended} has ended");
 }
 
 #[test]
