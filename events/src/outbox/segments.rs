@@ -127,6 +127,10 @@ impl Segments {
     ) -> io::Result<()> {
         let last = self.files.last_key_value();
         let number = last.map_or(1, |(number, _)| number + 1);
+        if let (Some((_, last)), Some(writer)) = (last, &self.writer) {
+            // A torn record that could not be cut would pass for damage in a segment that others follow.
+            disk::cut(&writer.file, last.end)?;
+        }
         if let Some(writer) = self.writer.as_ref().filter(|_| self.syncs) {
             // The sync thread only knows the last segment.
             if let Err(error) = writer.file.sync_data() {

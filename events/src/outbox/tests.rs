@@ -297,3 +297,30 @@ async fn release_waits_for_the_sync_and_for_the_broker() {
     outbox.store().set_shipped(Lane::Audit, appended.position);
     released.await.unwrap();
 }
+
+#[test]
+fn a_torn_record_in_a_segment_that_others_follow_is_no_damage() {
+    const BOUND: u64 = 1 << 20;
+    let dir = TempDir::new().unwrap();
+    let (outbox, _) = open(dir.path(), BOUND);
+    disk::faults::set(Some(disk::faults::Faults {
+        room: 200_000,
+        cuts_fail: true,
+    }));
+    let large = record(Lane::Audit, &"x".repeat(200_000));
+    assert!(outbox.append(&large).is_err());
+    disk::faults::set(None);
+    // It ends before the torn one does, and ends the segment.
+    let smaller = record(Lane::Audit, &"x".repeat(150_000));
+    outbox.append(&smaller).unwrap();
+    outbox
+        .append(&record(Lane::Audit, "the next segment"))
+        .unwrap();
+    let (used, first) = (outbox.usage().used_bytes, outbox.store().segment_path(1));
+    let end = outbox.store().segment_end(1).unwrap();
+    assert!(outbox.store().segment_end(2).is_some());
+    drop(outbox);
+    assert_eq!(fs::metadata(first).unwrap().len(), end);
+    let (_next, adopted) = open(dir.path(), BOUND);
+    assert_eq!(adopted[0].bytes(), used);
+}

@@ -87,9 +87,11 @@ impl Driver {
     /// Does it to both and compares; tells how many bytes were written at the end.
     pub(super) fn step(&mut self, step: Step) {
         faults::set(step.faults);
+        self.model.cuts_fail = step.faults.is_some_and(|faults| faults.cuts_fail);
         let disk_room = step.faults.map_or(u64::MAX, |faults| faults.room as u64);
         self.act(step.action, disk_room);
         faults::set(None);
+        self.model.cuts_fail = false;
         self.assert_figures();
     }
 

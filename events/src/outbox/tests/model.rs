@@ -72,6 +72,8 @@ pub(super) struct Model {
     pub(super) shipped: [u64; 3],
     pub(super) reserved: u64,
     pub(super) open: Open,
+    /// Whether the disk refuses to cut a file at present.
+    pub(super) cuts_fail: bool,
 }
 
 /// An append, as the model sees it.
@@ -96,6 +98,7 @@ impl Model {
             shipped: [0; 3],
             reserved: 0,
             open: Open::new(),
+            cuts_fail: false,
         };
         model.begin_segment();
         model
@@ -157,7 +160,8 @@ impl Model {
             return Outcome::Full;
         }
         if head > 0 {
-            if append.disk_room < head {
+            // The segment that ends is cut where its last record ends.
+            if self.cuts_fail || append.disk_room < head {
                 return Outcome::Io;
             }
             self.begin_segment();
