@@ -113,7 +113,7 @@ impl Deployment {
     /// Clients that ask both gateways from now on.
     pub(crate) fn load(&self, seed: &mut Seed) -> Result<Load> {
         let doors = (0..self.gateways.len()).map(|number| self.client(number));
-        Ok(Load::start(CLIENTS, seed, doors.collect::<Result<_>>()?))
+        Load::start(CLIENTS, seed, doors.collect::<Result<_>>()?)
     }
 
     /// Kills a gateway, and lets no client ask it any more.

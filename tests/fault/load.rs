@@ -13,7 +13,7 @@ use nexus_tests::account::{Answered, BOUND, Memory, Received};
 use nexus_tests::client::Ending;
 use nexus_tests::seed::Seed;
 use nexus_tests::upstream::Request;
-use nexus_tests::{Client, Result, Script, Upstream, until};
+use nexus_tests::{Client, Result, Script, Upstream, settings, until};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,10 @@ pub(crate) const MODEL: &str = "gpt-test";
 
 /// A client without an open door looks again after 20 ms.
 const CLOSED_DOOR: Duration = Duration::from_millis(20);
+
+/// A client thinks for so long at most before it asks again: scenarios mostly wait, and side by side they would
+/// take the machine from each other. A soak does not think.
+const THOUGHT: Duration = Duration::from_millis(300);
 
 /// Clients that ask until they are told to stop.
 pub(crate) struct Load {
@@ -36,6 +40,7 @@ struct Shared {
     /// The gateways that can be asked at present.
     doors: Mutex<Vec<Option<Client>>>,
     memory: Mutex<Memory>,
+    thought: Duration,
 }
 
 /// What one request is to be.
@@ -96,11 +101,16 @@ impl Plan {
 
 impl Load {
     /// Starts `clients` of them, each with a seed of its own, asking these gateways.
-    pub(crate) fn start(clients: usize, seed: &mut Seed, doors: Vec<Client>) -> Self {
+    ///
+    /// # Errors
+    /// `FAULT_SECONDS` is no number.
+    pub(crate) fn start(clients: usize, seed: &mut Seed, doors: Vec<Client>) -> Result<Self> {
+        let soaks = settings::fault_seconds()?.is_some();
         let load = Self {
             shared: Arc::new(Shared {
                 doors: Mutex::new(doors.into_iter().map(Some).collect()),
                 memory: Mutex::default(),
+                thought: if soaks { Duration::ZERO } else { THOUGHT },
             }),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -113,7 +123,7 @@ impl Load {
                 asking.await;
             });
         }
-        load
+        Ok(load)
     }
 
     /// A gateway is gone, or is to be asked at this address from now on.
@@ -210,6 +220,7 @@ async fn ask_for_ever(client: usize, mut seed: Seed, shared: &Shared, stop: &Can
         };
         if let Ok(Some(text)) = answer {
             history.push(json!({"role": "assistant", "content": text}));
+            tokio::time::sleep(seed.between(Duration::ZERO, shared.thought)).await;
         } else {
             // The gateway was dead, died, or refused: what it said is remembered, if anything.
             history.clear();

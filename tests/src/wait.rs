@@ -11,8 +11,14 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// 20 ms between two looks: short against every bound in use, long against the cost of a look.
+/// The first looks are 20 ms apart: short against every bound in use, long against the cost of a look.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Later ones are apart by this share of the time waited so far, so that a long wait costs little.
+const PAUSE_SHARE: u32 = 20;
+
+/// No look comes later than half a second after the one before.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Asks `see` until it says `Ok`, and returns what it found.
 ///
@@ -26,7 +32,8 @@ pub async fn until<T, E: Display>(
     bound: Duration,
     mut see: impl AsyncFnMut() -> Result<T, E>,
 ) -> Result<T> {
-    let deadline = Instant::now() + bound;
+    let began = Instant::now();
+    let deadline = began + bound;
     let mut last_seen = String::from("nothing: the first look did not come back");
     loop {
         match timeout_at(deadline, see()).await {
@@ -34,10 +41,11 @@ pub async fn until<T, E: Display>(
             Ok(Err(seen)) => last_seen = format!("{seen:#}"),
             Err(_elapsed) => bail!("waited {bound:?} in vain until {what}; last seen: {last_seen}"),
         }
-        if Instant::now() + PAUSE >= deadline {
+        let pause = (began.elapsed() / PAUSE_SHARE).clamp(PAUSE, PAUSE_MAX);
+        if Instant::now() + pause >= deadline {
             bail!("waited {bound:?} in vain until {what}; last seen: {last_seen}");
         }
-        sleep(PAUSE).await;
+        sleep(pause).await;
     }
 }
 
