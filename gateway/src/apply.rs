@@ -3,9 +3,9 @@
 //!
 //! *What it promises.* The whole file is checked before the first write, by the
 //! rules of the management API. What is written is the difference, in an order
-//! in which nothing names what is not there yet, so an end half-way leaves a
-//! configuration that works, and the next run does the rest. A second run
-//! writes nothing. Nobody's change is overwritten unseen: each change is made
+//! in which each step leaves a configuration that works (`apply/order.rs`), so
+//! an end half-way does no harm, and the next run does the rest. A second run
+//! writes nothing (`apply/hidden.rs`). Nobody's change is overwritten unseen: each change is made
 //! to the resource as the plan saw it, or not at all.
 //!
 //! *What a file says.* A resource is found by its name and declared whole: a
@@ -22,9 +22,11 @@
 //! of `Declaration` and its two lines there.
 
 mod document;
+mod hidden;
 mod key;
 mod live;
 mod model;
+mod order;
 mod plan;
 mod price;
 mod problem;
@@ -35,6 +37,8 @@ mod route;
 mod schema;
 mod section;
 mod step;
+#[cfg(test)]
+mod testing;
 mod user;
 
 use std::net::SocketAddr;
@@ -51,6 +55,7 @@ pub use self::{
 };
 use self::{
     document::{Member, Node},
+    hidden::Unknown,
     plan::Planner,
     section::{Declared, Section},
 };
@@ -129,11 +134,11 @@ impl Declaration {
 
     fn plan(
         &self,
-        fold: &Fold,
+        configured: (&Fold, &Unknown),
         (master, clock): (&MasterKey, &dyn Clock),
         prune: bool,
     ) -> Result<Plan, Vec<Problem>> {
-        let planner = Planner::new(fold, master, clock);
+        let planner = Planner::new(configured, master, clock);
         let mut planner =
             planner.map_err(|error| vec![Problem::of_file(None, error.to_string())])?;
         planner.prune = prune;

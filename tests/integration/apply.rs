@@ -1,6 +1,7 @@
 //! `nexus apply`: a file declares the configuration; the difference is printed and written, once.
 
 mod bad_files;
+mod order;
 mod others;
 mod prices;
 mod prune;

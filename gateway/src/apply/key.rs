@@ -25,7 +25,7 @@ use crate::{
     admin::keys::{self, has_other_admin, has_user, name_is_free},
     cache::TTL_SECONDS_MAX,
     configuration::{
-        CommandError, Snapshot,
+        self, CommandError, Snapshot,
         bootstrap::{ADMIN, hash},
     },
     settings::KEY_CHARS_MIN,
@@ -134,8 +134,15 @@ fn secret(entry: &Entry<'_>) -> Result<Option<String>, Problem> {
 
 pub(super) fn plan(planner: &mut Planner<'_>, declared: Option<&[Declared<New>]>) {
     let Some(declared) = declared else { return };
+    let mut kept = Vec::new();
     for one in declared {
-        let before = planner.before.key_named(&one.body.body.name).cloned();
+        let before = planner.before.key_named(&one.body.body.name);
+        let before = before.or_else(|| {
+            let mut found = renamed(planner, declared, &one.body);
+            found.find(|entry| !kept.contains(&entry.resource.id))
+        });
+        let before = before.cloned();
+        kept.extend(before.as_ref().map(|entry| entry.resource.id));
         let before = before.as_ref();
         let before = before.map(|entry| (&*entry.resource, entry.sequence));
         match wanted(planner, before.map(|(key, _)| key), one) {
@@ -146,9 +153,8 @@ pub(super) fn plan(planner: &mut Planner<'_>, declared: Option<&[Declared<New>]>
     let there = planner.before.keys();
     let mut there: Vec<_> = there.map(|entry| Arc::clone(&entry.resource)).collect();
     there.sort_by(|a, b| a.name.cmp(&b.name));
-    for key in &there {
-        let is_declared = declared.iter().any(|one| one.body.body.name == key.name);
-        if !is_declared && (planner.prune_built_in || key.name != ADMIN) {
+    for key in there.iter().filter(|key| !kept.contains(&key.id)) {
+        if planner.prune_built_in || key.name != ADMIN {
             undeclared(planner, key);
         }
     }
@@ -159,6 +165,23 @@ pub(super) fn plan(planner: &mut Planner<'_>, declared: Option<&[Declared<New>]>
     }
 }
 
+/// The key that would go and has the same secret: it is the same key by another name.
+///
+/// As a deletion and a creation its holder would be nobody for a moment.
+fn renamed<'a>(
+    planner: &'a Planner<'_>,
+    declared: &'a [Declared<New>],
+    new: &'a New,
+) -> impl Iterator<Item = &'a configuration::Entry<Key>> {
+    let keys = planner.before.keys().filter(|_| planner.prune);
+    keys.filter(move |entry| {
+        let key = &entry.resource;
+        let is_declared = || declared.iter().any(|one| one.body.body.name == key.name);
+        let goes = planner.prune_built_in || key.name != ADMIN;
+        new.hash.as_ref() == Some(&key.hash) && goes && !is_declared()
+    })
+}
+
 /// The key as it is declared; with the secret that it has, if the file names none.
 fn wanted(planner: &Planner<'_>, old: Option<&Key>, one: &Declared<New>) -> Result<Key, Problem> {
     let New { body, hash } = &one.body;
@@ -166,9 +189,15 @@ fn wanted(planner: &Planner<'_>, old: Option<&Key>, one: &Declared<New>) -> Resu
         let message = format!("'secret' is required: there is no key '{}' yet", body.name);
         one.place.problem(Some("secret"), message)
     })?;
+    if let Some(problem) = is_anothers(planner, old, hash, one) {
+        return Err(problem);
+    }
     let user_id = keys::named_user(&planner.now, &body.change.user_id);
     let mut limits = Quota::default();
     body.change.quota.apply(&mut limits, &mut Vec::new());
+    if let Some(problem) = quota::refused(planner, &one.place, &limits) {
+        return Err(problem);
+    }
     let now = planner.clock.now();
     Ok(Key {
         id: old.map_or_else(|| KeyId::draw(planner.clock), |old| old.id),
@@ -182,6 +211,22 @@ fn wanted(planner: &Planner<'_>, old: Option<&Key>, one: &Declared<New>) -> Resu
         created_ms: old.map_or(now, |old| old.created_ms),
         updated_ms: old.map_or(now, |old| old.updated_ms),
     })
+}
+
+/// Refuses a secret that another key has now, even if that one gives it up or goes.
+fn is_anothers(
+    planner: &Planner<'_>,
+    old: Option<&Key>,
+    hash: &str,
+    one: &Declared<New>,
+) -> Option<Problem> {
+    let mut others = planner.before.keys().map(|entry| &entry.resource);
+    let other = others.find(|key| key.hash == hash && Some(key.id) != old.map(|old| old.id))?;
+    let message = format!(
+        "'secret' is that of the key '{0}': no two keys may have the same, and passed from one to the other it would be nobody's for a moment. Give '{0}' another one, or delete it, in a run before",
+        other.name
+    );
+    Some(one.place.problem(Some("secret"), message))
 }
 
 /// The last admin key stays, whatever is pruned.
@@ -258,5 +303,10 @@ impl Declarable for Key {
             return has_other_admin(snapshot, self);
         }
         Ok(())
+    }
+
+    /// One admin key must be left at any time.
+    fn takes_over(&self) -> bool {
+        self.role == Role::Admin
     }
 }

@@ -10,7 +10,7 @@ use nexus_events::{
     subject::Stream,
 };
 
-use super::{Declaration, SOURCE, plan::Plan, problem::Problem};
+use super::{Declaration, SOURCE, hidden::Unknown, plan::Plan, problem::Problem};
 use crate::configuration::{CommandError, Commands, Configuration, Fold, fold::FoldError};
 
 /// Events that are applied at once: 1 000, a replay's worth.
@@ -22,6 +22,7 @@ pub struct Live {
     log: Log,
     reader: Reader,
     fold: Fold,
+    unknown: Unknown,
     master: MasterKey,
     configuration: Configuration,
     commands: Commands,
@@ -45,8 +46,8 @@ impl Live {
     /// No hub has ever been started on it, or its secrets do not open with the master key.
     pub async fn open(log: Log, master: MasterKey) -> anyhow::Result<Self> {
         let mut reader = log.reader(Stream::Config, None, 0);
-        let mut fold = Fold::default();
-        read_to_end(&log, &mut reader, &mut fold).await?;
+        let (mut fold, mut unknown) = (Fold::default(), Unknown::default());
+        read_to_end(&log, &mut reader, (&mut fold, &mut unknown)).await?;
         let snapshot = fold.snapshot(&master).map_err(|error| match error {
             FoldError::NoMessageKey => anyhow::Error::new(error)
                 .context("no gateway has been started on this log yet: start one first"),
@@ -68,6 +69,7 @@ impl Live {
             log,
             reader,
             fold,
+            unknown,
             master,
             configuration,
             commands,
@@ -79,7 +81,8 @@ impl Live {
     /// # Errors
     /// The broker is away.
     pub async fn catch_up(&mut self) -> anyhow::Result<()> {
-        read_to_end(&self.log, &mut self.reader, &mut self.fold).await?;
+        let state = (&mut self.fold, &mut self.unknown);
+        read_to_end(&self.log, &mut self.reader, state).await?;
         self.configuration
             .replace(self.fold.snapshot(&self.master)?);
         Ok(())
@@ -91,7 +94,11 @@ impl Live {
     /// # Errors
     /// The declaration does not stand beside what is configured.
     pub fn plan(&self, declaration: &Declaration, prune: bool) -> Result<Plan, Vec<Problem>> {
-        declaration.plan(&self.fold, (&self.master, &SystemClock), prune)
+        declaration.plan(
+            (&self.fold, &self.unknown),
+            (&self.master, &SystemClock),
+            prune,
+        )
     }
 
     /// Makes the changes one after the other, and tells each that is made.
@@ -106,6 +113,7 @@ impl Live {
         let Self {
             reader,
             fold,
+            unknown,
             master,
             configuration,
             commands,
@@ -126,7 +134,7 @@ impl Live {
             loop {
                 let batch = reader.next_batch(BATCH_MAX).await?;
                 for message in batch {
-                    apply(fold, message.sequence, &message.payload);
+                    apply((fold, unknown), message.sequence, &message.payload);
                 }
                 configuration.replace(fold.snapshot(master)?);
             }
@@ -138,18 +146,23 @@ impl Live {
     }
 }
 
-async fn read_to_end(log: &Log, reader: &mut Reader, fold: &mut Fold) -> anyhow::Result<()> {
+async fn read_to_end(
+    log: &Log,
+    reader: &mut Reader,
+    (fold, unknown): (&mut Fold, &mut Unknown),
+) -> anyhow::Result<()> {
     let state = log.stream_state(Stream::Config).await;
     let state = state.context("read the configuration")?;
     while fold.sequence() < state.last_sequence {
         for message in reader.next_batch(BATCH_MAX).await? {
-            apply(fold, message.sequence, &message.payload);
+            apply((fold, unknown), message.sequence, &message.payload);
         }
     }
     Ok(())
 }
 
-fn apply(fold: &mut Fold, sequence: u64, payload: &[u8]) {
+fn apply((fold, unknown): (&mut Fold, &mut Unknown), sequence: u64, payload: &[u8]) {
     // What this version cannot read is none of what it declares.
     fold.apply(sequence, payload).unwrap_or_default();
+    unknown.note(payload);
 }

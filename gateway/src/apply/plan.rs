@@ -10,13 +10,13 @@ use std::fmt;
 
 use nexus_events::{
     clock::{Clock, UnixMillis},
-    config_event::{Action, Changed, Key, Resource},
-    envelope::Stamp,
+    config_event::{Action, Key, Resource},
     seal::MasterKey,
 };
 
 use super::{
-    SOURCE, actor,
+    hidden::{self, Unknown},
+    order,
     problem::Problem,
     section::{Place, Section},
     step::{Pending, Step},
@@ -64,6 +64,10 @@ pub(super) trait Declarable: Resource + Clone + fmt::Debug + PartialEq + 'static
     fn stands(&self, snapshot: &Snapshot) -> Result<(), CommandError>;
     /// Whether all that stays can do without it.
     fn may_go(&self, snapshot: &Snapshot) -> Result<(), CommandError>;
+    /// Whether others of its kind can give up only when it is what it will be.
+    fn takes_over(&self) -> bool {
+        false
+    }
 }
 
 /// What is to be done, and what is not.
@@ -101,7 +105,10 @@ pub(super) struct Planner<'a> {
     /// Whether that holds for what the hub has put there itself, too.
     pub(super) prune_built_in: bool,
     pub(super) problems: Vec<Problem>,
+    /// The configuration as it is, with its secrets sealed.
+    start: Fold,
     fold: Fold,
+    unknown: &'a Unknown,
     plan: Plan,
     /// The last one is done first.
     deletions: Vec<Box<dyn Pending>>,
@@ -109,7 +116,7 @@ pub(super) struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     pub(super) fn new(
-        fold: &Fold,
+        (fold, unknown): (&Fold, &'a Unknown),
         master: &'a MasterKey,
         clock: &'a dyn Clock,
     ) -> Result<Self, FoldError> {
@@ -121,7 +128,9 @@ impl<'a> Planner<'a> {
             prune: false,
             prune_built_in: false,
             problems: Vec::new(),
+            start: fold.clone(),
             fold: fold.clone(),
+            unknown,
             plan: Plan::default(),
             deletions: Vec::new(),
         })
@@ -134,10 +143,12 @@ impl<'a> Planner<'a> {
         before: Option<(&R, u64)>,
         mut after: R,
     ) {
-        if before.is_some_and(|(before, _)| *before == after) {
+        let unknown = before.map_or(&[][..], |(before, _)| self.unknown.of(before));
+        if unknown.is_empty() && before.is_some_and(|(before, _)| *before == after) {
             self.plan.unchanged += 1;
             return;
         }
+        let changed = hidden::differing(before.map(|(before, _)| before), &after);
         after.touch(self.clock.now());
         let old = before.map(|(before, _)| before.shown(&self.before));
         let step = Step {
@@ -145,12 +156,19 @@ impl<'a> Planner<'a> {
             label: after.label(&self.now),
             old,
             new: after.shown(&self.now),
+            changed,
+            unknown: unknown.to_vec(),
             resource: after,
             sequence: before.map_or(0, |(_, sequence)| sequence),
             place: Some(place.clone()),
         };
-        self.apply(step.action, &step.resource);
+        self.apply(&step);
         self.plan.steps.push(Box::new(step));
+    }
+
+    /// Whether all that is stored of the resource is what this version knows of it.
+    pub(super) fn is_known_whole<R: Declarable>(&self, resource: &R) -> bool {
+        self.unknown.of(resource).is_empty()
     }
 
     /// A resource that the file does not declare.
@@ -185,11 +203,13 @@ impl<'a> Planner<'a> {
             label: resource.label(&self.before),
             old: None,
             new: Vec::new(),
+            changed: Vec::new(),
+            unknown: Vec::new(),
             resource: resource.clone(),
             sequence,
             place: None,
         };
-        self.apply(step.action, &step.resource);
+        self.apply(&step);
         self.deletions.push(Box::new(step));
     }
 
@@ -201,15 +221,17 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The plan, in which everything stands beside everything else.
+    /// The plan, in which everything stands beside everything else, at the end and on the way.
     pub(super) fn finish(mut self) -> Result<Plan, Vec<Problem>> {
         self.plan.steps.extend(self.deletions.into_iter().rev());
-        let refused = self
-            .plan
-            .steps
-            .iter()
-            .filter_map(|step| step.check(&self.now));
+        order::sort(&mut self.plan.steps);
+        let steps = &self.plan.steps;
+        let refused = steps.iter().filter_map(|step| step.check(&self.now));
         self.problems.extend(refused);
+        if self.problems.is_empty() {
+            let walked = order::walk(steps, self.start, (self.master, self.clock));
+            self.problems.extend(walked.err());
+        }
         if self.problems.is_empty() {
             Ok(self.plan)
         } else {
@@ -222,23 +244,9 @@ impl<'a> Planner<'a> {
     }
 
     /// Does to the copy what the event would do.
-    fn apply<R: Resource + Clone>(&mut self, action: Action, resource: &R) {
-        let change = Changed {
-            action,
-            changed: Vec::new(),
-            actor: actor(),
-            resource: resource.clone(),
-        };
-        let sequence = self.fold.sequence() + 1;
-        let payload = change.encode(Stamp::draw(self.clock), SOURCE);
-        let applied = payload
-            .map_err(|error| error.to_string())
-            .and_then(|payload| {
-                let applied = self.fold.apply(sequence, &payload);
-                applied.map_err(|error| error.to_string())
-            });
-        if let Err(error) = applied {
-            self.problem(error);
+    fn apply(&mut self, step: &dyn Pending) {
+        if let Err(error) = order::advance(&mut self.fold, step, self.clock) {
+            self.problems.push(error);
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::{
         prices::{New, fits, named_provider},
         quota::MONEY_MAX,
     },
-    configuration::{CommandError, Snapshot},
+    configuration::{CommandError, Snapshot, snapshot::CURRENCY_DEFAULT},
 };
 
 pub(super) static SECTION: Section = Section {
@@ -117,8 +117,14 @@ fn name(new: &New) -> String {
 }
 
 pub(super) fn plan(planner: &mut Planner<'_>, declared: Option<&[Declared<New>]>) {
-    for one in declared.into_iter().flatten() {
-        match wanted(planner, &one.body) {
+    let declared = declared.unwrap_or_default();
+    let currency = Currency::of(planner, declared);
+    for one in declared {
+        if let Some(problem) = currency.refuses(one) {
+            planner.problems.push(problem);
+            continue;
+        }
+        match wanted(planner, &one.body, &currency.code) {
             Ok(price) => match stated(planner, &one.body, &price) {
                 Some((before, sequence)) => {
                     planner.put(&one.place, Some((&before, sequence)), before.clone());
@@ -131,11 +137,52 @@ pub(super) fn plan(planner: &mut Planner<'_>, declared: Option<&[Declared<New>]>
     planner.settle();
 }
 
+/// The one currency of the hub, and who says so.
+struct Currency {
+    code: String,
+    /// Its prices already, or the first of the file that names one.
+    said_by: String,
+}
+
+impl Currency {
+    /// That of the prices that are entered; before the first that of the file.
+    fn of(planner: &Planner<'_>, declared: &[Declared<New>]) -> Self {
+        if let Some(entry) = planner.before.prices().next() {
+            return Self {
+                code: entry.resource.currency.clone(),
+                said_by: "the prices of this hub are".to_owned(),
+            };
+        }
+        let mut named = declared.iter().filter_map(|one| {
+            let code = one.body.currency.clone()?;
+            let said_by = format!("{} is", one.place.path());
+            Some(Self { code, said_by })
+        });
+        named.next().unwrap_or_else(|| Self {
+            code: CURRENCY_DEFAULT.to_owned(),
+            said_by: "prices without a currency are".to_owned(),
+        })
+    }
+
+    fn refuses(&self, one: &Declared<New>) -> Option<Problem> {
+        let code = one.body.currency.as_ref();
+        let code = code.filter(|code| **code != self.code)?;
+        let message = format!(
+            "'currency' must be '{}': {} in it, all prices of a hub are in one currency, and '{code}' is another",
+            self.code, self.said_by
+        );
+        Some(one.place.problem(Some("currency"), message))
+    }
+}
+
 /// The price as it would be entered.
-fn wanted(planner: &Planner<'_>, new: &New) -> Result<Price, crate::error::ApiError> {
+fn wanted(
+    planner: &Planner<'_>,
+    new: &New,
+    currency: &str,
+) -> Result<Price, crate::error::ApiError> {
     let named = new.provider_id.as_deref();
     let provider_id = named.map(|name| named_provider(&planner.now, name));
-    let currency = new.currency.clone();
     let now = planner.clock.now();
     Ok(Price {
         id: PriceId::draw(planner.clock),
@@ -144,7 +191,7 @@ fn wanted(planner: &Planner<'_>, new: &New) -> Result<Price, crate::error::ApiEr
         input_micros_per_million: new.input,
         output_micros_per_million: new.output,
         cached_input_micros_per_million: new.cached_input,
-        currency: currency.unwrap_or_else(|| planner.now.currency().to_owned()),
+        currency: currency.to_owned(),
         valid_from_ms: new.valid_from_ms.unwrap_or(now),
         created_ms: now,
     })
@@ -173,7 +220,9 @@ fn stated(planner: &Planner<'_>, new: &New, wanted: &Price) -> Option<(Price, u6
         created_ms: there.created_ms,
         ..wanted.clone()
     };
-    (same == there).then_some((there, holds.sequence))
+    // A price is never edited: one that holds more than this version knows is followed by another.
+    let is_whole = planner.is_known_whole(&there);
+    (same == there && is_whole).then_some((there, holds.sequence))
 }
 
 impl Declarable for Price {

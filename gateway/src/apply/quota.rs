@@ -3,8 +3,9 @@
 use nexus_events::config_event::Quota;
 
 use super::{
-    plan::Shown,
-    section::{Field, Holds},
+    plan::{Planner, Shown},
+    problem::Problem,
+    section::{Field, Holds, Place},
 };
 use crate::admin::quota::{CONCURRENT_MAX, MONEY_MAX};
 
@@ -40,6 +41,17 @@ const fn limit(name: &'static str, about: &'static str, most: u64) -> Field {
         holds: Holds::Count(most),
         required: false,
     }
+}
+
+/// Refuses a budget where there is no price: nothing would ever count in it, and nobody has said
+/// what currency it is in.
+pub(super) fn refused(planner: &Planner<'_>, place: &Place, quota: &Quota) -> Option<Problem> {
+    quota.monthly_budget?;
+    if planner.now.prices().next().is_some() {
+        return None;
+    }
+    let message = "'monthly_budget' counts nothing as long as there is no price: the first price says what currency budgets are in, so declare one in the same file, or enter one before";
+    Some(place.problem(Some(BUDGET.name), message))
 }
 
 /// What the members hold, in the order above.

@@ -100,6 +100,11 @@ pub(super) struct Declared<T> {
 }
 
 impl Place {
+    /// `providers[2]`.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Something is wrong with the resource, or with a member of it.
     pub(super) fn problem(&self, member: Option<&str>, message: impl Into<String>) -> Problem {
         let path = member.map_or_else(

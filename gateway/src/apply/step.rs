@@ -7,10 +7,15 @@
 use std::fmt;
 
 use futures_util::future::LocalBoxFuture;
-use nexus_events::config_event::Action;
+use nexus_events::{
+    clock::Clock,
+    config_event::{Action, Changed},
+    envelope::{EncodeError, Stamp},
+};
 
 use super::{
-    actor,
+    SOURCE, actor, hidden,
+    order::Turn,
     plan::{Declarable, Shown},
     problem::Problem,
     section::Place,
@@ -23,8 +28,14 @@ pub(super) trait Pending: fmt::Debug {
     fn line(&self) -> String;
     /// What it is done to: `provider azure`.
     fn subject(&self) -> String;
-    /// Why it does not stand in the configuration that the whole plan leads to.
-    fn check(&self, after: &Snapshot) -> Option<Problem>;
+    /// Names of the members that change, as the events have them.
+    fn changed(&self) -> Vec<&str>;
+    /// When it is made.
+    fn turn(&self) -> Turn;
+    /// Why it does not stand beside the rest of that configuration.
+    fn check(&self, beside: &Snapshot) -> Option<Problem>;
+    /// The event that it will be, for a copy of the configuration.
+    fn event(&self, clock: &dyn Clock) -> Result<Vec<u8>, EncodeError>;
     /// Makes it.
     fn make<'a>(&'a self, commands: &'a Commands) -> LocalBoxFuture<'a, Result<(), CommandError>>;
 }
@@ -38,6 +49,10 @@ pub(super) struct Step<R> {
     pub(super) old: Option<Vec<Shown>>,
     /// What they will hold.
     pub(super) new: Vec<Shown>,
+    /// Members that differ as they are stored, see [`hidden`].
+    pub(super) changed: Vec<String>,
+    /// Members that this version does not know, and that are not there any more after it.
+    pub(super) unknown: Vec<String>,
     /// The resource after the change.
     pub(super) resource: R,
     /// Stream sequence of the resource that the change was decided on.
@@ -57,19 +72,11 @@ impl<R: Declarable> Step<R> {
         })
     }
 
-    /// Names of the members that change, as the events have them.
-    fn changed(&self) -> Vec<&'static str> {
-        let fields = R::SECTION.members;
-        let differences = self.differences();
-        differences
-            .filter_map(|(index, ..)| Some(fields.get(index)?.stored))
-            .collect()
-    }
-
     fn details(&self) -> String {
         let fields = R::SECTION.members;
-        let told = self.differences().filter_map(|(index, old, new)| {
-            let name = fields.get(index)?.name;
+        let shown: Vec<_> = self.differences().collect();
+        let told = shown.iter().filter_map(|(index, old, new)| {
+            let name = fields.get(*index)?.name;
             Some(match (old, new) {
                 (Shown::Secret(_), Shown::Nothing) => format!("{name} (removed)"),
                 (Shown::Secret(_), _) => format!("{name} (changed)"),
@@ -77,7 +84,19 @@ impl<R: Declarable> Step<R> {
                 _ => format!("{name} {} → {}", visible(old), visible(new)),
             })
         });
-        told.collect::<Vec<_>>().join(", ")
+        let is_shown = |stored: &str| {
+            let mut shown = shown.iter().filter_map(|(index, ..)| fields.get(*index));
+            shown.any(|field| field.stored == stored)
+        };
+        let hidden = self.changed.iter().filter(|stored| !is_shown(stored));
+        let hidden = hidden.map(|stored| {
+            let field = fields.iter().find(|field| field.stored == *stored);
+            format!("{} (changed)", field.map_or(&**stored, |field| field.name))
+        });
+        let unknown = self.unknown.iter();
+        let unknown = unknown.map(|path| format!("{path} (unknown to this version, removed)"));
+        let all = told.chain(hidden).chain(unknown);
+        all.collect::<Vec<_>>().join(", ")
     }
 
     async fn publish(&self, commands: &Commands) -> Result<(), CommandError> {
@@ -124,10 +143,34 @@ impl<R: Declarable> Pending for Step<R> {
         format!("{} {}", R::SECTION.noun, self.label)
     }
 
-    fn check(&self, after: &Snapshot) -> Option<Problem> {
+    fn changed(&self) -> Vec<&str> {
+        let mut changed: Vec<_> = self.changed.iter().map(String::as_str).collect();
+        for name in self.unknown.iter().map(|path| hidden::member(path)) {
+            if !changed.contains(&name) {
+                changed.push(name);
+            }
+        }
+        changed
+    }
+
+    fn turn(&self) -> Turn {
+        Turn::of(self.action, &self.resource)
+    }
+
+    fn event(&self, clock: &dyn Clock) -> Result<Vec<u8>, EncodeError> {
+        let change = Changed {
+            action: self.action,
+            changed: Vec::new(),
+            actor: actor(),
+            resource: self.resource.clone(),
+        };
+        change.encode(Stamp::draw(clock), SOURCE)
+    }
+
+    fn check(&self, beside: &Snapshot) -> Option<Problem> {
         let stands = match self.action {
-            Action::Created | Action::Updated => self.resource.stands(after),
-            Action::Deleted => self.resource.may_go(after),
+            Action::Created | Action::Updated => self.resource.stands(beside),
+            Action::Deleted => self.resource.may_go(beside),
         };
         stands
             .err()

@@ -61,6 +61,8 @@ pub(super) fn plan(planner: &mut Planner<'_>, declared: Option<&[Declared<New>]>
         let before = planner.before.user_named(&new.name).cloned();
         let mut limits = Quota::default();
         new.limits.apply(&mut limits, &mut Vec::new());
+        let refused = quota::refused(planner, &one.place, &limits);
+        planner.problems.extend(refused);
         let now = planner.clock.now();
         let old = before.as_ref().map(|entry| &*entry.resource);
         let user = User {

@@ -119,7 +119,18 @@ const CASES: &[(&str, &[&str])] = &[
     ),
     (
         "prices:\n- {model_name: echo, input_micros_per_million: 1, output_micros_per_million: 1, currency: USD}\n- {model_name: echo, provider: echo, input_micros_per_million: 1, output_micros_per_million: 1, currency: CNY}",
-        &[".currency: The prices of this hub are in", "USD", "CNY"],
+        &[
+            "line 3: prices[1].currency: 'currency' must be 'USD': prices[0] is in it",
+            "'CNY' is another",
+        ],
+    ),
+    (
+        "users:\n- name: a\n  monthly_budget: 5",
+        &["line 3: users[0].monthly_budget: ", "no price"],
+    ),
+    (
+        "keys:\n- name: admin\n  role: admin\n  monthly_budget: 5",
+        &["line 4: keys[0].monthly_budget: ", "no price"],
     ),
     (
         "prices:\n- {model_name: echo, input_micros_per_million: 1, output_micros_per_million: 1, valid_from: tomorrow}",
