@@ -22,20 +22,7 @@ build: tools ## the release binary and the NATS server, starting nothing
 
 .PHONY: test
 test: tools-test ## every test
-# The executable first, which the tests start: together with the tests, so that both share one set of features.
-	$(CARGO) build --locked --workspace --tests --bin nexus
-# What the properties draw, they draw from this seed; to see a failure again, set it.
-	@PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')}; export PROPTEST_RNG_SEED; \
-	printf 'properties draw from PROPTEST_RNG_SEED=%s\n' "$$PROPTEST_RNG_SEED"; \
-	$(CARGO) test --locked --workspace --lib --bins && $(CARGO) test --locked --workspace --doc
-# Side by side what waits more than it works: the scenarios of faults (with their seeds), the gateways that are lost for
-# minutes, and all others.
-	@$(CARGO) test --locked --workspace --test fault -- --nocapture >target/fault.log 2>&1 & fault=$$!; \
-	$(CARGO) test --locked --workspace --test integration -- lost:: >target/lost.log 2>&1 & lost=$$!; \
-	$(CARGO) test --locked --workspace --test integration -- --skip lost::; rest=$$?; \
-	wait $$lost; lost=$$?; wait $$fault; fault=$$?; cat target/lost.log; \
-	if test $$fault -eq 0; then grep -E 'FAULT_SEED=|^test ' target/fault.log; else cat target/fault.log; fi; \
-	test $$rest -eq 0 && test $$lost -eq 0 && test $$fault -eq 0
+	@CARGO="$(CARGO)" .ci/test
 
 .PHONY: soak
 soak: build tools-test ## kill and disturb everything for FAULT_SECONDS (1200) under load, then take it to account

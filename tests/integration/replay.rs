@@ -16,6 +16,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, raw_sql};
 use tokio_util::sync::CancellationToken;
 
+/// A reader looks a hundred times a second at most, and traffic comes in bursts with as much between them: the replay
+/// is to have time of the machine, too.
+const PACE: Duration = Duration::from_millis(10);
+
 /// What a reader sees must not go back.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Shown {
@@ -76,6 +80,7 @@ async fn watch(client: &Client, enough: &CancellationToken) -> Result<usize> {
         ensure!(goes_on, "a reader saw {before:?} and then {now:?}");
         before = now;
         looks += 1;
+        tokio::time::sleep(PACE).await;
     }
     Ok(looks)
 }
@@ -84,6 +89,7 @@ async fn watch(client: &Client, enough: &CancellationToken) -> Result<usize> {
 async fn traffic(client: &Client, enough: &CancellationToken) -> Result<()> {
     while !enough.is_cancelled() {
         ask(client, 16).await?;
+        tokio::time::sleep(PACE).await;
     }
     Ok(())
 }
