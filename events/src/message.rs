@@ -119,7 +119,8 @@ pub fn join<'a>(
     to_raw_value(&whole).map(Cow::Owned)
 }
 
-/// The message list of a request, equal to what was sent but for null and empty members.
+/// The message list of a request, equal to what was sent but for null and empty members, and for
+/// the spelling of the arguments of tool calls: they are as they came first.
 ///
 /// `path` holds the messages from the root to the request's `parent`, `system`
 /// the system and developer messages in full (those of the earlier request

@@ -11,7 +11,8 @@
 //!
 //! *What it promises.* Only what comes after the prefix has to be stored again,
 //! and the request can be put together from the log, equal to what was sent but
-//! for null and empty members. A prefix is always of the conversation that the
+//! for null and empty members and for how a repeated tool call spells its
+//! arguments. A prefix is always of the conversation that the
 //! request goes into, so erasing one conversation takes nothing from another.
 //! No key gets into another key's conversation.
 //!

@@ -3,6 +3,7 @@
 mod large;
 mod matching;
 mod put_together;
+mod tools;
 
 use anyhow::{Context, ensure};
 use nexus_tests::client::{Answer, Ending};

@@ -16,6 +16,8 @@ fn id(message: &Value) -> MessageId {
 }
 
 /// Ids are in the log for ever and on every gateway: they must never change.
+///
+/// They did once, for messages with tool calls: see [`arguments`].
 #[test]
 fn ids_are_the_same_in_every_version() {
     let question = id(&json!({"role": "user", "content": "What is 2 + 2?"}));
@@ -28,7 +30,7 @@ fn ids_are_the_same_in_every_version() {
     assert_eq!(question.to_string(), "95c79bddfe08d808af14e48a9e085fdc");
     assert_eq!(
         tree().id(Some(question), &answer).to_string(),
-        "db32c7ba19f959610055be86d8a4f525"
+        "e60c151e595fadd11e52ffb0c2c154e4"
     );
 }
 
@@ -88,7 +90,7 @@ fn what_differs_in_any_word_has_another_id() {
         ("/content", json!(["rain"])),
         ("/tool_calls/0/id", json!("c1")),
         ("/tool_calls/0/function/name", json!("g")),
-        ("/tool_calls/0/function/arguments", json!("{} ")),
+        ("/tool_calls/0/function/arguments", json!("[]")),
         ("/tool_calls", json!([])),
     ];
     for (place, value) in changes {
