@@ -28,6 +28,7 @@ pub mod count;
 mod fault;
 mod finish;
 pub mod lost;
+mod opening;
 mod prepare;
 mod record;
 mod relay;

@@ -5,6 +5,7 @@
 //! terminal event that says what was received.
 
 mod before_first_byte;
+mod disguised;
 mod figures;
 mod hang_up;
 mod mid_stream;

@@ -9,6 +9,7 @@ use super::{
     Exchange, Facts,
     client::Client,
     fault::Fault,
+    relay::Ending,
     request::{Request, adapter_of},
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
         Provider, ProviderError, UpstreamRequest,
         transport::{ERROR_BYTES_MAX, Upstream},
     },
-    routing::{Failing, Next},
+    routing::Next,
 };
 
 /// A provider that has begun to answer with a success status.
@@ -76,16 +77,18 @@ impl From<Interrupted> for Fault {
 }
 
 impl Exchange {
-    /// Asks one provider after the other until one answers with a success status.
+    /// Asks one provider after the other until one answers, and gives the client everything but
+    /// the last bytes.
     ///
     /// # Errors
-    /// The [`Fault`] of the last one, or what ended the exchange meanwhile.
+    /// The [`Fault`] of the last one, or what ended the exchange meanwhile; what came before it is
+    /// kept.
     pub(super) async fn ask(
         &mut self,
         first: Result<UpstreamRequest, ProviderError>,
         interrupts: &mut Interrupts,
         client: &mut Client,
-    ) -> Result<Answering, Fault> {
+    ) -> Result<Ending, Fault> {
         let mut encoded = first;
         loop {
             let candidate = self.route.current().clone();
@@ -94,21 +97,31 @@ impl Exchange {
             let is_refused = encoded.is_err();
             self.route.sent();
             let asked = self.ask_one(&candidate, encoded, interrupts, client).await;
-            let error = match asked {
-                Ok(answering) => return Ok(answering),
-                Err(Interrupted::Hub(fault)) => return Err(fault),
-                Err(Interrupted::Provider(error)) => error,
+            let fault = match asked {
+                Ok(ending) => {
+                    self.route.succeeded();
+                    return Ok(ending);
+                }
+                Err(fault) => fault,
+            };
+            let Some(failing) = fault.upstream else {
+                self.route.not_asked();
+                return Err(fault);
             };
             if is_refused {
                 self.route.not_asked();
             } else {
-                self.route.failed(Failing::from(&error));
+                self.route.failed(failing);
             }
-            let next = self.route.next(Failing::from(&error), !is_refused);
+            // What the client sees of one answer is never followed by another.
+            if self.recorder.chunks() > 0 || client.has_begun() {
+                return Err(fault);
+            }
+            let next = self.route.next(failing, !is_refused);
             if next == Next::GiveUp || self.no_room().await {
-                return Err(error.into());
+                return Err(fault);
             }
-            let fault = Fault::from(error).without_key(Some(&candidate));
+            let fault = fault.without_key(Some(&candidate));
             tracing::warn!(
                 request.id = %self.facts.request,
                 provider = %candidate.provider.resource.name,
@@ -139,24 +152,25 @@ impl Exchange {
         encoded: Result<UpstreamRequest, ProviderError>,
         interrupts: &mut Interrupts,
         client: &mut Client,
-    ) -> Result<Answering, Interrupted> {
-        let adapter = adapter_of(candidate).map_err(Interrupted::Provider)?;
-        let request = encoded.map_err(Interrupted::Provider)?;
-        let sent = self.parts.transport.send(request, self.route.bounds());
+    ) -> Result<Ending, Fault> {
+        let adapter = adapter_of(candidate)?;
+        let sent = self.parts.transport.send(encoded?, self.route.bounds());
         let mut upstream = interrupts.unless(client, sent).await?;
         self.recorder.answered(upstream.status);
         if upstream.status.is_success() {
-            return Ok(Answering { adapter, upstream });
+            let answering = Answering { adapter, upstream };
+            return self.relay(answering, interrupts, client).await;
         }
         let body = upstream.body.read_whole(ERROR_BYTES_MAX);
         // An error whose body is cut off or too long is an error still.
         let body = match interrupts.unless(client, body).await {
             Ok(body) => body,
             Err(Interrupted::Provider(_)) => bytes::Bytes::new(),
-            Err(hub) => return Err(hub),
+            Err(Interrupted::Hub(fault)) => return Err(fault),
         };
-        let error = adapter.decode_error(upstream.status, &upstream.headers, &body);
-        Err(Interrupted::Provider(error))
+        Err(adapter
+            .decode_error(upstream.status, &upstream.headers, &body)
+            .into())
     }
 
     /// The request for the next candidate, read from the body again: retries are rare.

@@ -84,6 +84,16 @@ impl Fault {
         self
     }
 
+    /// The same of a stream that has said nothing: who breaks off then may as well not have begun.
+    pub(super) fn before_the_answer(mut self) -> Self {
+        if let Some(failing) = &mut self.upstream
+            && failing.reason == FailureReason::UpstreamCut
+        {
+            failing.retry = Retry::Now;
+        }
+        self
+    }
+
     /// As the events tell it.
     pub(super) fn failure(&self) -> Failure {
         Failure {
@@ -98,7 +108,10 @@ impl From<ProviderError> for Fault {
         let reason = error.reason;
         let status = error.client_status();
         if reason == FailureReason::Internal {
-            return Self::internal(error);
+            return Self {
+                upstream: Some(Failing::from(&error)),
+                ..Self::internal(error)
+            };
         }
         let object = error.object.take().filter(|_| !error.is_our_key());
         let mut told = match object {

@@ -118,21 +118,15 @@ impl Exchange {
     ) -> Result<Ending, Fault> {
         let mut interrupts = Interrupts::new(self.parts.hard_stop.clone(), &self.facts);
         self.recorder.released().await?;
-        let answering = match &self.cached {
-            Cached::Hit(answer) => self.recall(answer.clone()).await?,
-            Cached::Off | Cached::Miss | Cached::Keeping(_) => {
-                self.ask(first, &mut interrupts, client).await?
+        match &self.cached {
+            Cached::Hit(answer) => {
+                let answering = self.recall(answer.clone()).await?;
+                self.relay(answering, &mut interrupts, client).await
             }
-        };
-        let relayed = self.relay(answering, &mut interrupts, client).await;
-        match &relayed {
-            Ok(_) => self.route.succeeded(),
-            Err(fault) => match fault.upstream {
-                Some(failing) => self.route.failed(failing),
-                None => self.route.not_asked(),
-            },
+            Cached::Off | Cached::Miss | Cached::Keeping(_) => {
+                self.ask(first, &mut interrupts, client).await
+            }
         }
-        relayed
     }
 
     fn answer_ids(&self, choices: &[AnsweredChoice]) -> Vec<MessageId> {

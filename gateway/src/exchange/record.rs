@@ -162,11 +162,12 @@ impl Recorder {
         Ok(())
     }
 
-    /// Writes a chunk; gives its number.
-    pub(super) fn chunk(&mut self, json: &RawValue) -> Result<u32, RecordError> {
+    /// Writes a chunk, which came at that moment; gives its number.
+    pub(super) fn chunk(&mut self, json: &RawValue, at: Instant) -> Result<u32, RecordError> {
+        let elapsed = at.saturating_duration_since(self.began);
         let chunk = Chunk {
             index: self.chunks,
-            elapsed_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         };
         let stamp = Stamp::draw(&*self.clock);
         let record = chunk_event::record(self.about(), stamp, &self.chunk_subject, chunk, json)?;

@@ -2,13 +2,14 @@
 
 use bytes::{Bytes, BytesMut};
 use nexus_events::exchange_event::FailureReason;
+use tokio::time::Instant;
 
 use super::{
     Exchange, Operation,
     attempt::{Answering, Interrupts},
     client::Client,
     fault::Fault,
-    record::millis,
+    opening::{Opening, Read},
 };
 use crate::{
     provider::{
@@ -37,6 +38,17 @@ enum Flow {
     Done,
 }
 
+/// A stream under way.
+struct Streaming {
+    adapter: &'static dyn Provider,
+    /// For a provider whose events are not OpenAI's.
+    translator: Option<Box<dyn Translate>>,
+    decoder: SseDecoder,
+    opening: Opening,
+    /// What the client is to get.
+    frames: BytesMut,
+}
+
 impl Exchange {
     /// Takes the answer over and gives the client everything but the last bytes.
     ///
@@ -44,15 +56,24 @@ impl Exchange {
     /// The [`Fault`] that broke the answer off; what came before is kept.
     pub(super) async fn relay(
         &mut self,
-        answering: Answering,
+        mut answering: Answering,
         interrupts: &mut Interrupts,
         client: &mut Client,
     ) -> Result<Ending, Fault> {
-        if self.facts.stream && !answering.upstream.is_json() {
-            self.stream(answering, interrupts, client).await
-        } else {
-            self.whole(answering, interrupts, client).await
+        if !self.facts.stream || answering.upstream.is_json() {
+            return self.whole(answering, interrupts, client).await;
         }
+        // An error may stand in a stream's place without saying what it is: no event begins so.
+        let first = interrupts.unless(client, answering.upstream.body.peek());
+        if first.await?.trim_ascii_start().first() == Some(&b'{') {
+            return self.whole(answering, interrupts, client).await;
+        }
+        let streamed = self.stream(answering, interrupts, client).await;
+        let nothing_said = self.recorder.chunks() == 0;
+        streamed.map_err(|fault| match fault {
+            fault if nothing_said => fault.before_the_answer(),
+            fault => fault,
+        })
     }
 
     async fn whole(
@@ -61,11 +82,13 @@ impl Exchange {
         interrupts: &mut Interrupts,
         client: &mut Client,
     ) -> Result<Ending, Fault> {
-        self.first_byte(false);
+        let began = Instant::now();
+        self.route.first_byte(began, false);
         let body = answering.upstream.body.read_whole(RESPONSE_BYTES_MAX);
         let body = interrupts.unless(client, body).await?;
         if self.facts.operation == Operation::Embeddings {
             let embedded = answering.adapter.decode_embeddings(self.asked(), body)?;
+            self.answer_began(began);
             self.answer.take_embeddings(&embedded);
             return Ok(Ending::Whole(embedded.body));
         }
@@ -75,6 +98,7 @@ impl Exchange {
             let message = "The provider did not stream its answer as it was asked to.";
             return Err(ProviderError::malformed(message).into());
         }
+        self.answer_began(began);
         self.answer.take(&answer.response).map_err(too_large)?;
         self.cached.whole(&answer.body);
         Ok(Ending::Whole(answer.body))
@@ -87,26 +111,27 @@ impl Exchange {
         client: &mut Client,
     ) -> Result<Ending, Fault> {
         let mut body = answering.upstream.body;
-        let mut decoder = SseDecoder::default();
-        let mut frames = BytesMut::new();
-        let mut translator = answering.adapter.translator(self.asked());
+        let mut stream = Streaming {
+            adapter: answering.adapter,
+            translator: answering.adapter.translator(self.asked()),
+            decoder: SseDecoder::default(),
+            opening: Opening::default(),
+            frames: BytesMut::new(),
+        };
         loop {
-            let read = interrupts.unless(client, body.read()).await?;
-            let Some(bytes) = read else {
-                return self.ended_without_mark(body, &decoder);
-            };
-            decoder.push(bytes);
-            let flow = match &mut translator {
-                None => self.chunks(answering.adapter, &mut decoder, &mut frames),
-                Some(translator) => {
-                    let speaker = (answering.adapter, translator.as_mut());
-                    self.translated_chunks(speaker, &mut decoder, &mut frames)
+            let read = interrupts.unless(client, stream.opening.read(&mut body));
+            let flow = match read.await? {
+                Read::Bytes(bytes) => {
+                    stream.decoder.push(bytes);
+                    self.take_in(&mut stream)
                 }
+                Read::TimeUp => self.end_opening(&mut stream).map(|()| Flow::On),
+                Read::End => return self.ended_without_mark(body, &stream.decoder),
             };
-            if !frames.is_empty() {
+            if !stream.frames.is_empty() {
                 // Also what came before a fault: it is recorded, and the client's to see.
                 self.recorder.released().await?;
-                client.give(frames.split().freeze()).await;
+                client.give(stream.frames.split().freeze()).await;
             }
             if flow? == Flow::Done {
                 return Ok(Ending::Stream(body));
@@ -115,33 +140,19 @@ impl Exchange {
     }
 
     /// Records what the decoder holds, and makes frames of it for the client.
-    fn chunks(
-        &mut self,
-        adapter: &dyn Provider,
-        decoder: &mut SseDecoder,
-        frames: &mut BytesMut,
-    ) -> Result<Flow, Fault> {
-        while let Some(event) = decoder.next_event().map_err(event_too_large)? {
-            if self.event(adapter, &event, frames)? == Flow::Done {
-                return Ok(Flow::Done);
-            }
-        }
-        Ok(Flow::On)
-    }
-
-    /// The same for a provider whose events are not OpenAI's.
-    fn translated_chunks(
-        &mut self,
-        (adapter, translator): (&dyn Provider, &mut (dyn Translate + 'static)),
-        decoder: &mut SseDecoder,
-        frames: &mut BytesMut,
-    ) -> Result<Flow, Fault> {
+    fn take_in(&mut self, stream: &mut Streaming) -> Result<Flow, Fault> {
         let mut translated = Vec::new();
-        while let Some(event) = decoder.next_event().map_err(event_too_large)? {
+        while let Some(event) = stream.decoder.next_event().map_err(event_too_large)? {
+            let Some(translator) = &mut stream.translator else {
+                if self.event(stream, &event)? == Flow::Done {
+                    return Ok(Flow::Done);
+                }
+                continue;
+            };
             let outcome = translator.event(&event, &mut translated);
             // Also what came before a fault: it is recorded, and the client's to see.
             for event in translated.drain(..) {
-                if self.event(adapter, &event, frames)? == Flow::Done {
+                if self.event(stream, &event)? == Flow::Done {
                     return Ok(Flow::Done);
                 }
             }
@@ -150,25 +161,45 @@ impl Exchange {
         Ok(Flow::On)
     }
 
-    fn event(
-        &mut self,
-        adapter: &dyn Provider,
-        event: &SseEvent,
-        frames: &mut BytesMut,
-    ) -> Result<Flow, Fault> {
-        match adapter.decode_chunk(event)? {
-            Streamed::Chunk(chunk) => self.chunk(&chunk, frames)?,
-            Streamed::Done => return Ok(Flow::Done),
+    fn event(&mut self, stream: &mut Streaming, event: &SseEvent) -> Result<Flow, Fault> {
+        match stream.adapter.decode_chunk(event)? {
+            Streamed::Chunk(chunk) => {
+                let now = Instant::now();
+                if !stream.opening.keeps(event, &chunk.parsed, now) {
+                    self.end_opening(stream)?;
+                    self.chunk(&chunk, now, &mut stream.frames)?;
+                }
+            }
+            Streamed::Done => {
+                self.end_opening(stream)?;
+                return Ok(Flow::Done);
+            }
             Streamed::Nothing => {}
         }
         Ok(Flow::On)
     }
 
-    fn chunk(&mut self, chunk: &Chunk<'_>, frames: &mut BytesMut) -> Result<(), Fault> {
-        let number = self.recorder.chunk(chunk.json)?;
+    /// Takes what was kept back as what it is: the beginning of the answer.
+    fn end_opening(&mut self, stream: &mut Streaming) -> Result<(), Fault> {
+        for held in stream.opening.end() {
+            if let Streamed::Chunk(chunk) = stream.adapter.decode_chunk(&held.event)? {
+                self.chunk(&chunk, held.at, &mut stream.frames)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn chunk(
+        &mut self,
+        chunk: &Chunk<'_>,
+        at: Instant,
+        frames: &mut BytesMut,
+    ) -> Result<(), Fault> {
+        let number = self.recorder.chunk(chunk.json, at)?;
         self.cached.chunk(chunk.json);
         if self.first_byte_ms.is_none() {
-            self.first_byte(true);
+            self.route.first_byte(at, true);
+            self.answer_began(at);
         }
         self.answer.add(&chunk.parsed).map_err(too_large)?;
         // The hub asked for the usage; the client gets that chunk only if it asked as well.
@@ -188,13 +219,12 @@ impl Exchange {
         }
     }
 
-    /// Notes that the answer has begun; `goes_on`: it is a stream.
-    pub(super) fn first_byte(&mut self, goes_on: bool) {
-        self.route.first_byte(goes_on);
-        let began = self.facts.arrival.at;
-        self.first_byte_ms = Some(millis(began));
-        let seconds = began.elapsed().as_secs_f64();
-        self.parts.metrics.first_token_seconds.observe(seconds);
+    /// Notes when the answer began.
+    fn answer_began(&mut self, at: Instant) {
+        let took = at.saturating_duration_since(self.facts.arrival.at);
+        self.first_byte_ms = Some(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        let metrics = &self.parts.metrics;
+        metrics.first_token_seconds.observe(took.as_secs_f64());
     }
 
     /// The stream ended without `[DONE]`: some servers leave it out, so an answer that says of

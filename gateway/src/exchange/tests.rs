@@ -11,6 +11,7 @@ use super::{client::BrokenOff, *};
 
 mod audit;
 mod configured;
+mod disguised;
 mod embeddings;
 mod failures;
 mod hub;

@@ -130,14 +130,14 @@ pub(super) fn reported(object: ErrorObject) -> ProviderError {
         }
         _ => None,
     };
-    let retry = match status {
-        Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => Retry::Now,
-        _ => Retry::Never,
-    };
-    ProviderError {
-        status,
-        retry,
-        ..ProviderError::reported(object)
+    let error = ProviderError::reported(object);
+    match status {
+        Some(status) => ProviderError {
+            retry: Retry::of_status(status),
+            status: Some(status),
+            ..error
+        },
+        None => error,
     }
 }
 

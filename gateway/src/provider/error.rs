@@ -1,5 +1,7 @@
 //! What went wrong at a provider: whose fault it is, whether to try again, what to tell the client.
 
+mod disguise;
+
 use std::{error::Error, time::Duration};
 
 use http::StatusCode;
@@ -18,13 +20,31 @@ pub enum Retry {
     After(Duration),
 }
 
+impl Retry {
+    /// What a status says of it.
+    ///
+    /// 408, 429 and 5xx may be mended elsewhere; the rest would be said again. A circle (508) is a
+    /// fault of the configuration, which must show.
+    pub fn of_status(status: StatusCode) -> Self {
+        let passing = matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+        );
+        if passing || status.is_server_error() && status != StatusCode::LOOP_DETECTED {
+            Self::Now
+        } else {
+            Self::Never
+        }
+    }
+}
+
 /// A provider failed, or could not be reached.
 #[derive(Debug, thiserror::Error)]
 #[error("get an answer: {message}")]
 pub struct ProviderError {
     /// The kind, as events and metrics name it.
     pub reason: FailureReason,
-    /// The provider's HTTP status, where it gave one.
+    /// The provider's HTTP status, where it gave one, or the one that its error stands for.
     pub status: Option<StatusCode>,
     /// Whether to ask another provider.
     pub retry: Retry,
@@ -70,8 +90,13 @@ impl ProviderError {
     }
 
     /// The error that a provider reports inside an answer with a success status.
+    ///
+    /// It counts as the status that it stands for, where it says so.
     pub fn reported(object: ErrorObject) -> Self {
+        let status = disguise::status(&object);
         Self {
+            status,
+            retry: status.map_or(Retry::Never, Retry::of_status),
             object: Some(Box::new(object)),
             ..Self::new(
                 FailureReason::UpstreamError,

@@ -178,14 +178,9 @@ fn misconfigured(what: &str) -> ProviderError {
     ProviderError::new(FailureReason::Internal, message).with_retry(Retry::Now)
 }
 
-/// 408, 429 and 5xx may be mended elsewhere; the rest would be said again. A circle (508) is a fault of
-/// the configuration, which must show.
+/// What a status says of another try, and when the provider wants it.
 fn retry(status: StatusCode, headers: &HeaderMap) -> Retry {
-    let passing = matches!(
-        status,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
-    );
-    if !passing && !status.is_server_error() || status == StatusCode::LOOP_DETECTED {
+    if Retry::of_status(status) == Retry::Never {
         return Retry::Never;
     }
     let seconds = headers

@@ -109,6 +109,8 @@ pub struct UpstreamBody {
     timer: Pin<Box<Sleep>>,
     /// What was read already to see how the answer begins.
     begun: Option<Bytes>,
+    /// Whether anything came.
+    has_begun: bool,
 }
 
 enum Source {
@@ -226,6 +228,7 @@ fn body(source: Source, idle: Duration) -> UpstreamBody {
         idle,
         timer: Box::pin(sleep(idle)),
         begun: None,
+        has_begun: false,
     }
 }
 
@@ -249,13 +252,33 @@ impl UpstreamBody {
             }
             Source::Http(response) => {
                 self.timer.as_mut().reset(Instant::now() + idle);
-                tokio::select! {
+                let bytes = tokio::select! {
                     biased;
-                    bytes = response.chunk() => bytes.map_err(cut),
-                    () = self.timer.as_mut() => Err(stalled(idle)),
-                }
+                    bytes = response.chunk() => bytes,
+                    () = self.timer.as_mut() => return Err(stalled(idle)),
+                };
+                let is_first = !std::mem::replace(&mut self.has_begun, true);
+                bytes.map_err(|error| match cut(error) {
+                    // A head without a body is as good as no answer.
+                    error if is_first => error.with_retry(Retry::Now),
+                    error => error,
+                })
             }
         }
+    }
+
+    /// The first bytes, which stay to be read; none at the end.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    ///
+    /// # Cancel safety
+    /// No bytes are lost when it is dropped half-way.
+    pub async fn peek(&mut self) -> Result<&[u8], ProviderError> {
+        if self.begun.is_none() {
+            self.begun = self.read().await?;
+        }
+        Ok(self.begun.as_deref().unwrap_or_default())
     }
 
     /// The whole body, read in place where it comes in one piece.

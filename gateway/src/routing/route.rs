@@ -119,10 +119,10 @@ impl Route {
         self.call = None;
     }
 
-    /// The first byte came; `goes_on`: it was the first of a stream.
-    pub fn first_byte(&mut self, goes_on: bool) {
+    /// The first byte came at that moment; `goes_on`: it was the first of a stream.
+    pub fn first_byte(&mut self, at: Instant, goes_on: bool) {
         if let Some(call) = &mut self.call {
-            call.first_byte(goes_on);
+            call.first_byte(at, goes_on);
         }
     }
 

@@ -213,14 +213,13 @@ impl Call {
         self.started = Instant::now();
     }
 
-    /// The first byte came; `goes_on`: it was the first of a stream.
-    pub(super) fn first_byte(&mut self, goes_on: bool) {
+    /// The first byte came at that moment; `goes_on`: it was the first of a stream.
+    pub(super) fn first_byte(&mut self, at: Instant, goes_on: bool) {
         if !self.measured {
             self.measured = true;
-            let now = Instant::now();
-            let took = now.saturating_duration_since(self.started);
-            self.provider.load.answered(took, now);
-            self.load.answered(took, now);
+            let took = at.saturating_duration_since(self.started);
+            self.provider.load.answered(took, at);
+            self.load.answered(took, at);
         }
         if goes_on && let Some(admission) = &mut self.admission {
             let transition = self.provider.inner.lock().breaker.answering(admission);

@@ -259,7 +259,7 @@ async fn a_provider_whose_breaker_is_open_is_asked_only_when_there_is_no_other()
     // And it answers.
     let mut route = bench.route(&all[..1]);
     route.sent();
-    route.first_byte(false);
+    route.first_byte(Instant::now(), false);
     route.succeeded();
     assert_eq!(all[0].known.breaker(), BreakerState::Closed);
     let metrics = &bench.routing.inner.metrics;

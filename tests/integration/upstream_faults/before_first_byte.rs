@@ -113,11 +113,12 @@ fn faults() -> Vec<Fault> {
         Fault::new(
             "error-in-disguise",
             Script::json(200, &in_disguise),
-            502,
+            500,
             "upstream_error",
         )
         .code("engine_down")
-        .answered(200),
+        .answered(200)
+        .tried_again(),
     ]
 }
 
@@ -240,11 +241,13 @@ fn ask_for(model: &str, tag: &str) -> Value {
 #[tokio::test]
 async fn the_next_provider_is_asked_until_the_first_byte() -> Result<()> {
     let stage = Stage::set().await?;
+    let overloaded = content::error("busy", "overloaded_error", None);
     // What may pass is tried again elsewhere, in both modes.
     for (tag, script) in [
         ("again-500", Script::failure(500, "engine_down")),
         ("again-429", Script::too_many_requests(60)),
         ("again-cut", Script::hang_up()),
+        ("again-200", Script::json(200, &overloaded)),
     ] {
         let pair = Pair::of(&stage, tag).await?;
         pair.first.always(script);

@@ -11,7 +11,7 @@ const ERRORS: [(&str, &str, u16, Retry); 6] = [
     (
         r#"{"code":"invalid_model","message":"no","type":"invalid_request_error"}"#,
         "invalid_model",
-        502,
+        400,
         Retry::Never,
     ),
     (
@@ -41,7 +41,7 @@ const ERRORS: [(&str, &str, u16, Retry); 6] = [
     (
         r#"{"error":{"code":"malformed_json","message":"no","type":"invalid_request_error"},"id":"as-1"}"#,
         "malformed_json",
-        502,
+        400,
         Retry::Never,
     ),
 ];

@@ -50,6 +50,22 @@ impl Reported<'_> {
         }
     }
 
+    /// The error that it is in an answer with a success status.
+    pub(super) fn in_disguise(&self) -> ProviderError {
+        self.tell(ProviderError::reported(self.object()))
+    }
+
+    fn tell(&self, mut error: ProviderError) -> ProviderError {
+        if self.is_about_the_key() {
+            error.status = Some(StatusCode::UNAUTHORIZED);
+        }
+        if let (Retry::Now, Some(delay)) = (error.retry, self.retry_delay()) {
+            error.retry = Retry::After(delay);
+        }
+        error.object = Some(Box::new(self.object()));
+        error
+    }
+
     /// A key that is none is reported as a wrong argument, with a status of 400.
     fn is_about_the_key(&self) -> bool {
         let mut reasons = self
@@ -71,7 +87,7 @@ impl Reported<'_> {
 }
 
 /// The error with what Google says in a form of its own.
-pub(super) fn decode(mut error: ProviderError, body: &[u8]) -> ProviderError {
+pub(super) fn decode(error: ProviderError, body: &[u8]) -> ProviderError {
     // What was asked for without `alt=sse` comes as an array.
     let reported = match body.trim_ascii_start().first() {
         Some(b'[') => serde_json::from_slice::<Vec<Body<'_>>>(body).map(|mut all| all.pop()),
@@ -80,12 +96,5 @@ pub(super) fn decode(mut error: ProviderError, body: &[u8]) -> ProviderError {
     let Ok(Some(Body { error: reported })) = reported else {
         return error;
     };
-    if reported.is_about_the_key() {
-        error.status = Some(StatusCode::UNAUTHORIZED);
-    }
-    if let (Retry::Now, Some(delay)) = (error.retry, reported.retry_delay()) {
-        error.retry = Retry::After(delay);
-    }
-    error.object = Some(Box::new(reported.object()));
-    error
+    reported.tell(error)
 }

@@ -154,7 +154,7 @@ impl<'a> Response<'a> {
     pub(super) fn read(json: &'a [u8]) -> Result<Self, ProviderError> {
         let response: Self = read(json)?;
         match &response.error {
-            Some(error) => Err(ProviderError::reported(error.object())),
+            Some(error) => Err(error.in_disguise()),
             None => Ok(response),
         }
     }
