@@ -2,6 +2,7 @@
 //! and at other gateways, and no secret ever comes out.
 
 mod access;
+mod dangling;
 mod secrets;
 mod several;
 mod shell;

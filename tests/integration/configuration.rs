@@ -14,7 +14,7 @@ use nexus_events::{
 use nexus_gateway::configuration::{
     CommandError, Commands, Configuration,
     bootstrap::{Bootstrap, FirstKey},
-    commands::Decision,
+    commands::{Basis, Decision},
     disk::Disk,
     follow::{FollowError, Follower, Parts},
 };
@@ -89,7 +89,7 @@ impl Gateway {
 
     async fn create(&self, name: &str) -> Result<u64, CommandError> {
         let (provider, actor) = (provider(name), actor());
-        let created = self.commands.create(&actor, &["name"], |snapshot| {
+        let created = self.commands.create(&actor, &["name"], Basis::Kind, |snapshot| {
             match snapshot.provider_named(name) {
                 Some(_) => Err(CommandError::Refused {
                     code: "name_taken",
@@ -115,7 +115,7 @@ impl Gateway {
                 resource: provider,
                 sequence: entry.sequence,
                 changed: vec!["rate_limit".to_owned()],
-                takes_name: false,
+                basis: Basis::Resource,
             })
         });
         changed.await.map(|written| written.sequence)

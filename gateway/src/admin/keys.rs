@@ -33,7 +33,7 @@ use crate::{
     configuration::{
         CommandError, Snapshot,
         bootstrap::{draw_key, hash},
-        commands::Decision,
+        commands::{Basis, Decision},
     },
     error::ApiError,
     middleware::RequestBody,
@@ -141,9 +141,10 @@ pub async fn create(
         updated_ms: now,
     };
     let changed: Vec<&str> = changed.iter().map(String::as_str).collect();
+    let basis = Basis::naming(key.user_id.is_some());
     let written = state
         .commands
-        .create(&principal.actor(), &changed, |snapshot| {
+        .create(&principal.actor(), &changed, basis, |snapshot| {
             name_is_free(snapshot, &key)?;
             has_user(snapshot, &key)?;
             Ok(key.clone())
@@ -208,8 +209,12 @@ pub async fn update(
                 action: Action::Updated,
                 resource: key,
                 sequence: entry.sequence,
+                basis: if changed.iter().any(|member| member == "user_id") {
+                    Basis::Configuration
+                } else {
+                    Basis::taking_name(takes_name)
+                },
                 changed,
-                takes_name,
             })
         })
         .await?;
@@ -240,7 +245,7 @@ pub async fn delete(
             }
             let mut decision = deletion((*entry.resource).clone(), entry.sequence);
             // Two admins that revoke each other at once must not leave none.
-            decision.takes_name = true;
+            decision.basis = Basis::Kind;
             Ok(decision)
         })
         .await?;

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    configuration::{CommandError, Snapshot},
+    configuration::{CommandError, Snapshot, commands::Basis},
     error::ApiError,
     middleware::RequestBody,
     state::State,
@@ -137,7 +137,7 @@ pub async fn create(
     changed.extend(cached.map(|_| "cached_input_micros_per_million"));
     let written = state
         .commands
-        .create(&principal.actor(), &changed, |snapshot| {
+        .create(&principal.actor(), &changed, Basis::Configuration, |snapshot| {
             fits(snapshot, &price)?;
             Ok(price.clone())
         })

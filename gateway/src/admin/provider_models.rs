@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    configuration::{CommandError, Snapshot, commands::Decision},
+    configuration::{CommandError, Snapshot, commands::{Basis, Decision}},
     error::ApiError,
     middleware::RequestBody,
     state::State,
@@ -129,15 +129,13 @@ pub async fn create(
     };
     let written = state
         .commands
-        .create(&principal.actor(), &changed, |snapshot| {
+        .create(&principal.actor(), &changed, Basis::Configuration, |snapshot| {
             has_provider(snapshot, &model)?;
             is_free(snapshot, &model)?;
             Ok(model.clone())
         })
         .await?;
     let snapshot = state.configuration.current();
-    // The log took it after the deletion of its provider: it is in force nowhere.
-    has_provider(&snapshot, &written.resource)?;
     let view = View::of(&written.resource, &snapshot);
     answer::resource(StatusCode::CREATED, &view, written.sequence)
 }
@@ -179,6 +177,7 @@ pub async fn update(
             let name = body.model_name.as_ref();
             set(&mut model.model_name, name, "model_name", &mut changed);
             let takes_name = !changed.is_empty();
+            let moves = model.provider_id != entry.resource.provider_id;
             let upstream = &body.upstream_model;
             set_nullable(
                 &mut model.upstream_model,
@@ -198,14 +197,15 @@ pub async fn update(
                 resource: model,
                 sequence: entry.sequence,
                 changed,
-                takes_name,
+                basis: if moves {
+                    Basis::Configuration
+                } else {
+                    Basis::taking_name(takes_name)
+                },
             })
         })
         .await?;
     let snapshot = state.configuration.current();
-    if provider_id.is_some() {
-        has_provider(&snapshot, &written.resource)?;
-    }
     let view = View::of(&written.resource, &snapshot);
     answer::resource(StatusCode::OK, &view, written.sequence)
 }

@@ -4,8 +4,8 @@
 //!
 //! A provider's key goes in and never comes out: answers say `has_key`.
 //! Deleting a provider deletes its models first, so that none is left that
-//! nobody offers; a crash in between leaves a provider with fewer models, and
-//! the deletion can be repeated.
+//! nobody offers, and it goes when it has none; a crash in between leaves a
+//! provider with fewer models, and the deletion can be repeated.
 
 mod body;
 mod health;
@@ -17,8 +17,8 @@ use axum::{extract::State as Extract, response::Response};
 use body::{Change, check_key, check_url};
 use http::{HeaderMap, StatusCode};
 use nexus_events::{
-    config_event::{Action, Model, Provider},
-    id::{ModelId, ProviderId},
+    config_event::{Action, Actor, Model, Provider},
+    id::ProviderId,
 };
 use view::View;
 
@@ -33,7 +33,8 @@ use super::{
 use crate::{
     auth::Principal,
     configuration::{
-        CommandError, Entry, ProviderRecord, Snapshot, commands::Decision, fold::provider_seal,
+        CommandError, Entry, ProviderRecord, Snapshot, commands::{Basis, Commands, Decision},
+        fold::provider_seal,
     },
     error::ApiError,
     middleware::RequestBody,
@@ -41,6 +42,9 @@ use crate::{
     settings::Secret,
     state::{AppState, State},
 };
+
+/// How often models that are entered while a provider is being deleted are deleted with it: 8 times.
+const ROUNDS_MAX: u32 = 8;
 
 /// `GET /providers`.
 ///
@@ -103,7 +107,7 @@ pub async fn create(
     };
     let written = state
         .commands
-        .create(&principal.actor(), &changed, |snapshot| {
+        .create(&principal.actor(), &changed, Basis::Kind, |snapshot| {
             name_is_free(snapshot, &provider)?;
             Ok(provider.clone())
         })
@@ -180,7 +184,7 @@ pub async fn update(
                 resource: provider,
                 sequence: entry.sequence,
                 changed,
-                takes_name,
+                basis: Basis::taking_name(takes_name),
             })
         })
         .await?;
@@ -191,7 +195,7 @@ pub async fn update(
 /// `DELETE /providers/{id or name}`: with its models.
 ///
 /// # Errors
-/// 404; 412: `If-Match`; 503: the broker is away.
+/// 404; 409: others keep entering models of it; 412: `If-Match`; 503: the broker is away.
 pub async fn delete(
     Extract(state): Extract<State>,
     principal: Principal,
@@ -204,39 +208,68 @@ pub async fn delete(
     if if_match.is_some_and(|expected| expected != entry.sequence) {
         return Err(CommandError::Stale.into());
     }
-    let id = entry.resource.resource.id;
-    let models: Vec<ModelId> = snapshot
-        .provider_models()
-        .filter(|model| model.resource.provider_id == id)
-        .map(|model| model.resource.id)
-        .collect();
-    let actor = principal.actor();
-    for model in models {
-        let deleted = state
+    let (id, actor) = (entry.resource.resource.id, principal.actor());
+    for _ in 0..ROUNDS_MAX {
+        let snapshot = state.configuration.current();
+        delete_models(&state.commands, &actor, &snapshot, id).await?;
+        let gone = state
             .commands
-            .change(&actor, None, |snapshot| {
+            .change(&actor, if_match, |snapshot| {
                 let entry = snapshot
-                    .model(model)
-                    .ok_or(CommandError::NotFound("model"))?;
-                Ok(deletion::<Model>((*entry.resource).clone(), entry.sequence))
+                    .provider(id)
+                    .ok_or(CommandError::NotFound("provider"))?;
+                is_unused(snapshot, id)?;
+                let mut decision = deletion(entry.resource.resource.clone(), entry.sequence);
+                decision.basis = Basis::Configuration;
+                Ok(decision)
             })
             .await;
-        match deleted {
-            // Someone else was faster.
-            Ok(_) | Err(CommandError::NotFound(_)) => {}
+        match gone {
+            Ok(_) => return answer::deleted(id),
+            // Someone has entered another model of it meanwhile.
+            Err(CommandError::Refused { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    state
-        .commands
-        .change(&actor, if_match, |snapshot| {
-            let entry = snapshot
-                .provider(id)
-                .ok_or(CommandError::NotFound("provider"))?;
-            Ok(deletion(entry.resource.resource.clone(), entry.sequence))
-        })
-        .await?;
-    answer::deleted(id)
+    Err(CommandError::Overtaken.into())
+}
+
+/// Deletes the models that the provider offers.
+async fn delete_models(
+    commands: &Commands,
+    actor: &Actor,
+    snapshot: &Snapshot,
+    id: ProviderId,
+) -> Result<(), CommandError> {
+    for model in offered_by(snapshot, id).map(|model| model.id) {
+        let deleted = commands.change(actor, None, |snapshot| {
+            let entry = snapshot.model(model);
+            let entry = entry.ok_or(CommandError::NotFound("model"))?;
+            Ok(deletion::<Model>((*entry.resource).clone(), entry.sequence))
+        });
+        match deleted.await {
+            // Someone else was faster.
+            Ok(_) | Err(CommandError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn offered_by(snapshot: &Snapshot, id: ProviderId) -> impl Iterator<Item = &Model> {
+    let models = snapshot.provider_models().map(|entry| &*entry.resource);
+    models.filter(move |model| model.provider_id == id)
+}
+
+/// No model is the provider's.
+pub(crate) fn is_unused(snapshot: &Snapshot, id: ProviderId) -> Result<(), CommandError> {
+    match offered_by(snapshot, id).next() {
+        None => Ok(()),
+        Some(model) => Err(CommandError::Refused {
+            code: "provider_in_use",
+            message: format!("The model '{}' is the provider's.", model.model_name).into(),
+        }),
+    }
 }
 
 /// A provider by its id or its name.
@@ -258,7 +291,7 @@ pub(super) fn deletion<R>(resource: R, sequence: u64) -> Decision<R> {
         resource,
         sequence,
         changed: Vec::new(),
-        takes_name: false,
+        basis: Basis::Resource,
     }
 }
 

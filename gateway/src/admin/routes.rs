@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    configuration::{CommandError, Entry, Snapshot, commands::Decision},
+    configuration::{CommandError, Entry, Snapshot, commands::{Basis, Decision}},
     error::ApiError,
     middleware::RequestBody,
     state::State,
@@ -131,7 +131,7 @@ pub async fn create(
     let id = RouteId::draw(&*state.clock);
     let written = state
         .commands
-        .create(&principal.actor(), &changed, |snapshot| {
+        .create(&principal.actor(), &changed, Basis::Configuration, |snapshot| {
             let route = Route {
                 id,
                 name: new.name.clone(),
@@ -189,8 +189,12 @@ pub async fn update(
                     ..route
                 },
                 sequence: entry.sequence,
+                basis: if changed.iter().any(|member| member == "targets") {
+                    Basis::Configuration
+                } else {
+                    Basis::taking_name(takes_name)
+                },
                 changed,
-                takes_name,
             })
         })
         .await?;

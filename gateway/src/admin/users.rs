@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    configuration::{CommandError, Entry, Snapshot, commands::Decision},
+    configuration::{CommandError, Entry, Snapshot, commands::{Basis, Decision}},
     error::ApiError,
     middleware::RequestBody,
     state::State,
@@ -106,7 +106,7 @@ pub async fn create(
     let changed: Vec<&str> = changed.iter().map(String::as_str).collect();
     let written = state
         .commands
-        .create(&principal.actor(), &changed, |snapshot| {
+        .create(&principal.actor(), &changed, Basis::Kind, |snapshot| {
             name_is_free(snapshot, &user)?;
             Ok(user.clone())
         })
@@ -152,7 +152,7 @@ pub async fn update(
                 resource: user,
                 sequence: entry.sequence,
                 changed,
-                takes_name,
+                basis: Basis::taking_name(takes_name),
             })
         })
         .await?;
@@ -177,7 +177,10 @@ pub async fn delete(
         .change(&principal.actor(), if_match, |snapshot| {
             let entry = snapshot.user(id).ok_or(CommandError::NotFound("user"))?;
             is_unused(snapshot, &entry.resource)?;
-            Ok(deletion((*entry.resource).clone(), entry.sequence))
+            let mut decision = deletion((*entry.resource).clone(), entry.sequence);
+            // A key that is given to the user meanwhile must not be left without one.
+            decision.basis = Basis::Configuration;
+            Ok(decision)
         })
         .await?;
     answer::deleted(id)

@@ -12,7 +12,7 @@ use super::{
     section::{self, Declared, Field, Holds, Section},
 };
 use crate::{
-    admin::providers::{New, name_is_free},
+    admin::providers::{New, is_unused, name_is_free},
     configuration::{
         CommandError, Entry, ProviderRecord, Snapshot, bootstrap::ECHO, fold::provider_seal,
     },
@@ -168,7 +168,7 @@ impl Declarable for Provider {
         name_is_free(snapshot, self)
     }
 
-    fn may_go(&self, _: &Snapshot) -> Result<(), CommandError> {
-        Ok(())
+    fn may_go(&self, snapshot: &Snapshot) -> Result<(), CommandError> {
+        is_unused(snapshot, self.id)
     }
 }

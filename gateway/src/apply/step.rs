@@ -20,7 +20,7 @@ use super::{
     problem::Problem,
     section::Place,
 };
-use crate::configuration::{CommandError, Commands, Snapshot, commands::Decision};
+use crate::configuration::{CommandError, Commands, Snapshot, commands::{Basis, Decision}};
 
 /// A change of any kind of resource.
 pub(super) trait Pending: fmt::Debug {
@@ -102,7 +102,7 @@ impl<R: Declarable> Step<R> {
     async fn publish(&self, commands: &Commands) -> Result<(), CommandError> {
         let (actor, changed) = (actor(), self.changed());
         if self.action == Action::Created {
-            let created = commands.create(&actor, &changed, |snapshot| {
+            let created = commands.create(&actor, &changed, Basis::Configuration, |snapshot| {
                 self.resource.stands(snapshot)?;
                 Ok(self.resource.clone())
             });
@@ -122,8 +122,8 @@ impl<R: Declarable> Step<R> {
                 resource: self.resource.clone(),
                 sequence,
                 changed: changed.iter().map(|name| (*name).to_owned()).collect(),
-                // What was checked above holds for the whole kind: who is the last admin, whose secret it is.
-                takes_name: true,
+                // What was checked above is what it names, who names it, who is the last admin.
+                basis: Basis::Configuration,
             })
         });
         made.await.map(|_| ())

@@ -2,10 +2,12 @@
 //! was decided on, answered when they are in force here.
 //!
 //! A decision that someone else has overtaken is refused by the stream; it is
-//! made again on the newer snapshot, a few times. Changes that touch a unique
-//! name expect the last sequence of the whole kind, all others that of their
-//! own resource. Nothing here keeps state: what was changed comes back through
-//! the fold, like everyone's changes.
+//! made again on the newer snapshot, a few times. What the decision looked at
+//! is what must not have changed ([`Basis`]): its own resource, for a unique
+//! name the whole kind, and where one resource names another the whole
+//! configuration. So no key is stored after its user has gone, and no user goes
+//! whom a key names, however many gateways decide at once. Nothing here keeps
+//! state: what was changed comes back through the fold, like everyone's changes.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -21,8 +23,11 @@ use tokio::time::timeout;
 
 use super::{Configuration, Snapshot};
 
-/// A decision that was overtaken so often is given up: 8 times means a fight, not a coincidence.
-const TRIES_MAX: u32 = 8;
+/// A decision that was overtaken so often is given up: 32 times, some 100 ms.
+///
+/// Each time means that someone else's change was stored. Two gateways that change the configuration
+/// without a pause win every other time, so 32 in a row is no coincidence.
+const TRIES_MAX: u32 = 32;
 
 /// The fold follows the stream within milliseconds; after 5 s it stands still.
 const IN_FORCE_TIME: Duration = Duration::from_secs(5);
@@ -105,6 +110,51 @@ pub struct Written<R> {
     pub sequence: u64,
 }
 
+/// What a decision looked at, and what must therefore be as it was when the change is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// The resource itself.
+    Resource,
+    /// All resources of its kind: it takes a name that must stay unique.
+    Kind,
+    /// Those of other kinds, too: it names one of them, or must not be named by any.
+    Configuration,
+}
+
+impl Basis {
+    /// The whole configuration if the change names another resource, else the kind.
+    pub const fn naming(names_another: bool) -> Self {
+        if names_another {
+            Self::Configuration
+        } else {
+            Self::Kind
+        }
+    }
+
+    /// The kind if the change takes a name, else the resource itself.
+    pub const fn taking_name(takes_name: bool) -> Self {
+        if takes_name {
+            Self::Kind
+        } else {
+            Self::Resource
+        }
+    }
+
+    fn expected<R: Resource>(self, snapshot: &Snapshot, sequence: u64) -> Expected {
+        match self {
+            Self::Resource => Expected::SubjectAt(sequence),
+            Self::Kind => Expected::FilterAt {
+                filter: subject::config_kind(R::KIND),
+                sequence: snapshot.kind_sequence(R::KIND),
+            },
+            Self::Configuration => Expected::FilterAt {
+                filter: Stream::Config.events().to_owned(),
+                sequence: snapshot.sequence,
+            },
+        }
+    }
+}
+
 /// A change of an existing resource, decided on a snapshot.
 #[derive(Debug)]
 pub struct Decision<R> {
@@ -116,8 +166,8 @@ pub struct Decision<R> {
     pub sequence: u64,
     /// Names of the members that change; none: nothing is to be done.
     pub changed: Vec<String>,
-    /// Whether the change takes a name that must stay unique.
-    pub takes_name: bool,
+    /// What the decision looked at.
+    pub basis: Basis,
 }
 
 impl Commands {
@@ -144,12 +194,15 @@ impl Commands {
 
     /// Creates a resource; `decide` checks the names and may be asked more than once.
     ///
+    /// A new name is looked for in the whole kind at least.
+    ///
     /// # Errors
     /// By kind, see [`CommandError`].
     pub async fn create<R: Resource + Clone>(
         &self,
         actor: &Actor,
         changed: &[&str],
+        basis: Basis,
         decide: impl Fn(&Snapshot) -> Result<R, CommandError>,
     ) -> Result<Written<R>, CommandError> {
         self.not_halted()?;
@@ -161,7 +214,8 @@ impl Commands {
                 actor: actor.clone(),
                 resource: decide(&snapshot)?,
             };
-            match self.publish(&change, of_kind::<R>(&snapshot)).await {
+            let expected = basis.expected::<R>(&snapshot, 0);
+            match self.publish(&change, expected).await {
                 Ok(sequence) => return self.in_force(change.resource, sequence).await,
                 Err(PublishError::Conflict) => self.read_on().await?,
                 Err(error) => return Err(refused(error)),
@@ -195,11 +249,7 @@ impl Commands {
                     sequence: decision.sequence,
                 });
             }
-            let expected = if decision.takes_name {
-                of_kind::<R>(&snapshot)
-            } else {
-                Expected::SubjectAt(decision.sequence)
-            };
+            let expected = decision.basis.expected::<R>(&snapshot, decision.sequence);
             let change = Changed {
                 action: decision.action,
                 changed: decision.changed,
@@ -252,14 +302,6 @@ impl Commands {
         )
         .await
         .or(Err(CommandError::NotInForce))
-    }
-}
-
-/// Nobody has changed any resource of the kind since the snapshot.
-fn of_kind<R: Resource>(snapshot: &Snapshot) -> Expected {
-    Expected::FilterAt {
-        filter: subject::config_kind(R::KIND),
-        sequence: snapshot.kind_sequence(R::KIND),
     }
 }
 

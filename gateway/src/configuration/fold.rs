@@ -4,8 +4,8 @@
 //! can be written to disk as it is; opening happens when a snapshot is made.
 //! A type that this version does not know changes nothing but the sequence.
 //!
-//! A model is there only as long as its provider: the log cannot expect both at
-//! once, so one may be stored in the moment in which its provider goes.
+//! A model is there only as long as its provider: older versions did not expect
+//! both at once, so one may be stored after its provider has gone.
 
 mod alternatives;
 

@@ -15,14 +15,14 @@ use super::{ask, listed, told};
 use nexus_tests::account::BOUND;
 
 /// Two gateway processes on one broker.
-struct Pair {
-    gateways: [Hub; 2],
+pub(super) struct Pair {
+    pub(super) gateways: [Hub; 2],
     broker: Broker,
     _redis: Redis,
 }
 
 impl Pair {
-    async fn start() -> Result<Self> {
+    pub(super) async fn start() -> Result<Self> {
         let (broker, redis) = (Broker::start().await?, Redis::start().await?);
         let cluster = Cluster::new(&broker, &redis)?;
         // Both at once, on an empty log: they must agree on who puts the first things there.
@@ -34,7 +34,7 @@ impl Pair {
         })
     }
 
-    fn clients(&self) -> Result<[Client; 2]> {
+    pub(super) fn clients(&self) -> Result<[Client; 2]> {
         let [one, two] = &self.gateways;
         Ok([one.client()?, two.client()?])
     }
