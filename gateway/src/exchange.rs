@@ -73,7 +73,7 @@ use crate::{
     metrics::Metrics,
     middleware::Arrival,
     protocol::openai::request::{BadRequest, ChatRequest},
-    provider::{ProviderError, UpstreamRequest, transport::Transport},
+    provider::{ProviderError, UpstreamRequest, hops::Hops, transport::Transport},
     routing::{Route, Routing},
     session::{Asked, Matched, Scope, Sessions, Thread},
     settings::BODY_BYTES_MAX,
@@ -128,6 +128,8 @@ pub struct Ask {
     pub route: &'static str,
     /// Trace context that the client sent.
     pub traceparent: Option<Box<str>>,
+    /// The hubs that it came through.
+    pub hops: Hops,
     /// The conversation that the client names.
     pub conversation: Option<ConversationId>,
     /// The provider that the client insists on, by id or name.
@@ -190,6 +192,7 @@ struct Facts {
     last: Option<MessageId>,
     thread: Option<Thread>,
     body: Bytes,
+    hops: Hops,
     cancel: CancellationToken,
 }
 
@@ -359,6 +362,7 @@ fn facts(ask: &Ask, request: &Request<'_>, matched: Option<&Matched<'_>>) -> Fac
         last: matched.and_then(|matched| matched.last_id),
         thread: matched.map(Matched::thread),
         body: ask.body.clone(),
+        hops: ask.hops.clone(),
         cancel: ask.cancel.clone(),
     }
 }

@@ -21,6 +21,7 @@ pub mod ernie;
 pub mod ernie_v1;
 pub mod error;
 pub mod gemini;
+pub mod hops;
 pub mod openai;
 pub mod own_address;
 pub mod token;

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use nexus_events::id::KeyId;
 
-use crate::settings::BODY_BYTES_MAX;
+use crate::{provider::hops::Hops, settings::BODY_BYTES_MAX};
 
 /// Requests under way on one connection: 64, more than a person or an agent has in the air.
 pub const REQUESTS_MAX: usize = 64;
@@ -52,6 +52,8 @@ pub struct Peer {
     pub key: KeyId,
     /// Trace context that it came with.
     pub traceparent: Option<Box<str>>,
+    /// The hubs that it came through.
+    pub hops: Hops,
 }
 
 pub use connection::serve;

@@ -89,15 +89,17 @@ impl Gateway {
 
     async fn create(&self, name: &str) -> Result<u64, CommandError> {
         let (provider, actor) = (provider(name), actor());
-        let created = self.commands.create(&actor, &["name"], Basis::Kind, |snapshot| {
-            match snapshot.provider_named(name) {
-                Some(_) => Err(CommandError::Refused {
-                    code: "name_taken",
-                    message: "taken".into(),
-                }),
-                None => Ok(provider.clone()),
-            }
-        });
+        let created =
+            self.commands
+                .create(&actor, &["name"], Basis::Kind, |snapshot| {
+                    match snapshot.provider_named(name) {
+                        Some(_) => Err(CommandError::Refused {
+                            code: "name_taken",
+                            message: "taken".into(),
+                        }),
+                        None => Ok(provider.clone()),
+                    }
+                });
         created.await.map(|written| written.sequence)
     }
 

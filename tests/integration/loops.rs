@@ -1,8 +1,9 @@
 //! A provider that is the hub itself: refused when it is written, caught when another name hides it.
 
 use anyhow::{Context, ensure};
-use nexus_tests::{Chaos, Client, Result, until};
-use serde_json::json;
+use nexus_tests::hub::Cluster;
+use nexus_tests::{Broker, Chaos, Client, Hub, Redis, Result, until};
+use serde_json::{Value, json};
 
 use crate::stage::{MODEL, Stage, VISIBLE_BOUND, ensure_error, request_id, shown_request};
 
@@ -59,12 +60,12 @@ async fn a_circle_that_no_address_shows_is_cut_after_one_round() -> Result<()> {
         .chat(&json!({"model": "circle", "messages": [{"role": "user", "content": "round"}]}))
         .await?;
     ensure_error(&answer, 508)?;
-    ensure!(answer.error_code() == "provider_is_the_hub", "{answer:?}");
+    ensure!(answer.error_code() == "loop_detected", "{answer:?}");
     let shown = shown_request(&stage.client, &request_id(&answer)?).await?;
     ensure!(shown["state"] == "failed", "{shown}");
     let told = shown["failure"].to_string();
     ensure!(told.contains("server_url"), "{shown}");
-    let series = r#"nexus_rejected_total{code="provider_is_the_hub"}"#;
+    let series = r#"nexus_rejected_total{code="loop_detected"}"#;
     until("the round is recorded", VISIBLE_BOUND, async || {
         let rounds = stage.hub.metric(series).await?;
         ensure!(rounds == Some(1.0), "{rounds:?}");
@@ -83,26 +84,103 @@ async fn a_circle_that_no_address_shows_is_cut_after_one_round() -> Result<()> {
         event.json
     );
     ensure!(rejected.next().is_none());
-    // Whoever sends the mark of another installation is no circle.
-    let marked = stage
-        .client
-        .with_header("x-nexus-hop", "0123456789abcdef")?;
-    let ask = json!({"model": MODEL, "messages": [{"role": "user", "content": "on"}]});
-    marked.chat(&ask).await?.expect(200)?;
     stage.strike().await
+}
+
+#[tokio::test]
+async fn two_hubs_that_are_each_others_provider_are_a_circle() -> Result<()> {
+    let stage = Stage::set().await?;
+    let other = Hub::standalone().start().await?;
+    let theirs = other.client()?;
+    serve_at(&stage.client, &other.url()?, other.admin_key()).await?;
+    serve_at(&theirs, &stage.hub.url()?, stage.hub.admin_key()).await?;
+    let answer = stage.client.chat(&ask("circle")).await?;
+    ensure_error(&answer, 508)?;
+    ensure!(answer.error_code() == "loop_detected", "{answer:?}");
+    let series = r#"nexus_rejected_total{code="loop_detected"}"#;
+    until("one round is refused, here", VISIBLE_BOUND, async || {
+        let rounds = (stage.hub.metric(series).await?, other.metric(series).await?);
+        ensure!(rounds == (Some(1.0), None), "{rounds:?}");
+        Ok(())
+    })
+    .await?;
+    // In a row they are none: what the other one offers itself is answered.
+    let echo = json!({"provider_id": "circle", "model_name": "theirs", "upstream_model": "echo"});
+    stage
+        .client
+        .post("/provider_models", &echo)
+        .await?
+        .expect(201)?;
+    stage.client.chat(&ask("theirs")).await?.expect(200)?;
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn two_gateways_of_an_installation_are_one_hub() -> Result<()> {
+    let (broker, redis) = (Broker::start().await?, Redis::start().await?);
+    let cluster = Cluster::new(&broker, &redis)?;
+    let (a, b) = tokio::try_join!(cluster.gateway().start(), cluster.gateway().start())?;
+    let client = a.client()?;
+    serve_at(&client, &b.url()?, b.admin_key()).await?;
+    let answer = client.chat(&ask("circle")).await?;
+    ensure_error(&answer, 508)?;
+    ensure!(answer.error_code() == "loop_detected", "{answer:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_a_request_has_been_goes_on_with_it_and_has_a_bound() -> Result<()> {
+    let stage = Stage::set().await?;
+    let passing = |list: &str| stage.client.with_header("x-nexus-hop", list);
+    let ids: Vec<_> = (0..8).map(|number| format!("{number:016x}")).collect();
+    stage.client.chat(&ask(MODEL)).await?.expect(200)?;
+    let own = hops_seen(&stage)?;
+    ensure!(own.len() == 16, "{own}");
+    for count in [1, 7] {
+        let list = ids[..count].join(",");
+        passing(&list)?.chat(&ask(MODEL)).await?.expect(200)?;
+        let seen = hops_seen(&stage)?;
+        ensure!(seen == format!("{list},{own}"), "{seen}");
+    }
+    for (list, status, code) in [
+        (ids.join(","), 508, "too_many_hops"),
+        (format!("{},{own}", ids[0]), 508, "loop_detected"),
+        ("somewhere".to_owned(), 400, "null"),
+        (format!("{};{}", ids[0], ids[1]), 400, "null"),
+    ] {
+        let answer = passing(&list)?.chat(&ask(MODEL)).await?;
+        ensure_error(&answer, status)?;
+        let error = &answer.json["error"];
+        let is_it = error["code"] == code || error["param"] == "X-Nexus-Hop";
+        ensure!(is_it, "{list}: {error}");
+    }
+    ensure!(stage.upstream.exchanges().len() == 3, "the others went on");
+    stage.strike().await
+}
+
+fn ask(model: &str) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": "round"}]})
+}
+
+/// The list that the upstream got last.
+fn hops_seen(stage: &Stage) -> Result<String> {
+    let asked = stage.upstream.exchanges().pop().context("not asked")?;
+    let list = asked.request.header("x-nexus-hop").context("no header")?;
+    Ok(list.to_owned())
+}
+
+/// A model whose provider is that hub.
+async fn serve_at(client: &Client, url: &str, key: &str) -> Result<()> {
+    let provider =
+        json!({"name": "circle", "kind": "openai", "server_url": url, "server_key": key});
+    client.post("/providers", &provider).await?.expect(201)?;
+    let model = json!({"provider_id": "circle", "model_name": "circle"});
+    client.post("/provider_models", &model).await?.expect(201)?;
+    Ok(())
 }
 
 /// A model whose provider is the hub, by an address that does not show it, with a key that is good.
 async fn serve_through(stage: &Stage, hidden: &Chaos) -> Result<()> {
-    let client: &Client = &stage.client;
-    let provider = json!({
-        "name": "circle",
-        "kind": "openai",
-        "server_url": format!("http://{}", hidden.url_host_port()),
-        "server_key": stage.hub.admin_key(),
-    });
-    let provider = client.post("/providers", &provider).await?.expect(201)?;
-    let model = json!({"provider_id": provider.id()?, "model_name": "circle"});
-    client.post("/provider_models", &model).await?.expect(201)?;
-    Ok(())
+    let url = format!("http://{}", hidden.url_host_port());
+    serve_at(&stage.client, &url, stage.hub.admin_key()).await
 }

@@ -137,10 +137,15 @@ pub async fn create(
     changed.extend(cached.map(|_| "cached_input_micros_per_million"));
     let written = state
         .commands
-        .create(&principal.actor(), &changed, Basis::Configuration, |snapshot| {
-            fits(snapshot, &price)?;
-            Ok(price.clone())
-        })
+        .create(
+            &principal.actor(),
+            &changed,
+            Basis::Configuration,
+            |snapshot| {
+                fits(snapshot, &price)?;
+                Ok(price.clone())
+            },
+        )
         .await?;
     let view = View::of(&written.resource);
     answer::resource(StatusCode::CREATED, &view, written.sequence)

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    configuration::{CommandError, Snapshot, commands::{Basis, Decision}},
+    configuration::{
+        CommandError, Snapshot,
+        commands::{Basis, Decision},
+    },
     error::ApiError,
     middleware::RequestBody,
     state::State,
@@ -129,11 +132,16 @@ pub async fn create(
     };
     let written = state
         .commands
-        .create(&principal.actor(), &changed, Basis::Configuration, |snapshot| {
-            has_provider(snapshot, &model)?;
-            is_free(snapshot, &model)?;
-            Ok(model.clone())
-        })
+        .create(
+            &principal.actor(),
+            &changed,
+            Basis::Configuration,
+            |snapshot| {
+                has_provider(snapshot, &model)?;
+                is_free(snapshot, &model)?;
+                Ok(model.clone())
+            },
+        )
         .await?;
     let snapshot = state.configuration.current();
     let view = View::of(&written.resource, &snapshot);

@@ -33,7 +33,8 @@ use super::{
 use crate::{
     auth::Principal,
     configuration::{
-        CommandError, Entry, ProviderRecord, Snapshot, commands::{Basis, Commands, Decision},
+        CommandError, Entry, ProviderRecord, Snapshot,
+        commands::{Basis, Commands, Decision},
         fold::provider_seal,
     },
     error::ApiError,

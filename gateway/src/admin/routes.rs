@@ -29,7 +29,10 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    configuration::{CommandError, Entry, Snapshot, commands::{Basis, Decision}},
+    configuration::{
+        CommandError, Entry, Snapshot,
+        commands::{Basis, Decision},
+    },
     error::ApiError,
     middleware::RequestBody,
     state::State,
@@ -131,21 +134,26 @@ pub async fn create(
     let id = RouteId::draw(&*state.clock);
     let written = state
         .commands
-        .create(&principal.actor(), &changed, Basis::Configuration, |snapshot| {
-            let route = Route {
-                id,
-                name: new.name.clone(),
-                targets: resolve(snapshot, &new.targets)?,
-                attempts: new.attempts,
-                first_byte_timeout_ms: new.first_byte_timeout_ms,
-                idle_timeout_ms: new.idle_timeout_ms,
-                cache_ttl_seconds: new.cache_ttl_seconds,
-                created_ms: now,
-                updated_ms: now,
-            };
-            name_is_free(snapshot, &route)?;
-            Ok(route)
-        })
+        .create(
+            &principal.actor(),
+            &changed,
+            Basis::Configuration,
+            |snapshot| {
+                let route = Route {
+                    id,
+                    name: new.name.clone(),
+                    targets: resolve(snapshot, &new.targets)?,
+                    attempts: new.attempts,
+                    first_byte_timeout_ms: new.first_byte_timeout_ms,
+                    idle_timeout_ms: new.idle_timeout_ms,
+                    cache_ttl_seconds: new.cache_ttl_seconds,
+                    created_ms: now,
+                    updated_ms: now,
+                };
+                name_is_free(snapshot, &route)?;
+                Ok(route)
+            },
+        )
         .await?;
     let snapshot = state.configuration.current();
     let view = View::of(&written.resource, &snapshot);

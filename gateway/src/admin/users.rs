@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    configuration::{CommandError, Entry, Snapshot, commands::{Basis, Decision}},
+    configuration::{
+        CommandError, Entry, Snapshot,
+        commands::{Basis, Decision},
+    },
     error::ApiError,
     middleware::RequestBody,
     state::State,

@@ -20,7 +20,10 @@ use super::{
     problem::Problem,
     section::Place,
 };
-use crate::configuration::{CommandError, Commands, Snapshot, commands::{Basis, Decision}};
+use crate::configuration::{
+    CommandError, Commands, Snapshot,
+    commands::{Basis, Decision},
+};
 
 /// A change of any kind of resource.
 pub(super) trait Pending: fmt::Debug {

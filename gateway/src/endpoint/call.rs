@@ -8,6 +8,7 @@ use crate::{
     auth::Principal,
     error::ApiError,
     middleware::{Arrival, RequestBody},
+    provider::hops::Hops,
     state::State,
 };
 
@@ -18,6 +19,7 @@ pub struct Call {
     pub(super) request: RequestId,
     pub(super) arrival: Arrival,
     pub(super) headers: HeaderMap,
+    pub(super) hops: Hops,
     /// The body, or why it cannot be read: that is recorded as well.
     pub(super) body: Result<RequestBody, ApiError>,
 }
@@ -33,12 +35,15 @@ impl FromRequest<State> for Call {
         let given = given.zip(parts.extensions.get().copied());
         let (request, arrival) = given.ok_or_else(|| ApiError::internal("a request without id"))?;
         let headers = parts.headers.clone();
+        // The guard has read them.
+        let hops = parts.extensions.remove().unwrap_or_default();
         let body = Request::from_parts(parts, body);
         Ok(Self {
             principal,
             request,
             arrival,
             headers,
+            hops,
             body: RequestBody::from_request(body, state).await,
         })
     }

@@ -111,6 +111,7 @@ fn ask(state: &AppState, call: Call, form: Form) -> Result<Ask, ApiError> {
         operation: form.operation(),
         route: form.route(),
         traceparent: traceparent(&call.headers),
+        hops: call.hops,
         conversation,
         provider: None,
         cancel: CancellationToken::new(),

@@ -4,6 +4,7 @@
 //! subprotocol beside `nexus.v1`: `nexus-key.<key>`.
 
 use axum::{
+    Extension,
     extract::{
         State as Extract,
         ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
@@ -16,6 +17,7 @@ use super::chat_completions::traceparent;
 use crate::{
     auth::Principal,
     error::{ApiError, INVALID_REQUEST},
+    provider::hops::Hops,
     state::State,
     ws::{self, FRAME_BYTES_MAX, PROTOCOL, Peer},
 };
@@ -28,6 +30,7 @@ pub async fn get(
     Extract(state): Extract<State>,
     principal: Principal,
     headers: HeaderMap,
+    hops: Option<Extension<Hops>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(no_handshake)?;
@@ -39,6 +42,7 @@ pub async fn get(
     let peer = Peer {
         key: principal.key.id,
         traceparent: traceparent(&headers),
+        hops: hops.map(|Extension(hops)| hops).unwrap_or_default(),
     };
     let upgrade = upgrade
         .protocols([PROTOCOL])

@@ -154,7 +154,9 @@ impl Exchange {
         client: &mut Client,
     ) -> Result<Ending, Fault> {
         let adapter = adapter_of(candidate)?;
-        let sent = self.parts.transport.send(encoded?, self.route.bounds());
+        let mut request = encoded?;
+        self.facts.hops.note_in(&mut request);
+        let sent = self.parts.transport.send(request, self.route.bounds());
         let mut upstream = interrupts.unless(client, sent).await?;
         self.recorder.answered(upstream.status);
         if upstream.status.is_success() {

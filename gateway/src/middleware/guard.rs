@@ -17,7 +17,7 @@ use crate::{
     endpoint::rejected,
     error::ApiError,
     exchange::Refused,
-    provider::own_address,
+    provider::hops::Hops,
     state::State,
 };
 
@@ -35,7 +35,8 @@ pub struct Guard {
 /// Lets a request through when its key has the permission; see [`Guard`].
 ///
 /// # Errors
-/// 401: there is no key, or it is none of ours. 508: the hub has sent the request itself.
+/// 401: there is no key, or it is none of ours. 508: the request has passed this hub before, or too
+/// many others; 400: nobody can say which.
 pub async fn guard(
     Extract(guard): Extract<Guard>,
     request: Request,
@@ -51,10 +52,13 @@ pub async fn guard(
         request: parts.extensions.get::<RequestId>().copied(),
     };
     let (headers, snapshot) = (&parts.headers, guard.state.configuration.current());
-    if let Err(error) = own_address::check(headers, snapshot.message_key()) {
-        call.looped(&error).await;
-        return Err(error);
-    }
+    match Hops::of(headers, snapshot.message_key()) {
+        Ok(hops) => parts.extensions.insert(hops),
+        Err(error) => {
+            call.looped(&error).await;
+            return Err(error);
+        }
+    };
     let access = guard.permission.of(principal.key.role);
     let response = if access == Access::No {
         call.refused().await;

@@ -16,9 +16,7 @@ use nexus_events::exchange_event::FailureReason;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use url::Url;
 
-use super::{
-    HttpRequest, ProviderError, Retry, UpstreamRequest, own_address::X_NEXUS_HOP, token::Tokens,
-};
+use super::{HttpRequest, ProviderError, Retry, UpstreamRequest, hops, token::Tokens};
 
 /// The body of a whole answer: 31 MiB.
 ///
@@ -146,7 +144,7 @@ impl Transport {
         })
     }
 
-    /// The same, with each call marked as this installation's, see [`super::own_address`].
+    /// The same, with each call marked as this installation's, see [`hops`].
     #[must_use]
     pub fn marked(mut self, mark: HeaderValue) -> Self {
         self.mark = Some(mark);
@@ -202,7 +200,7 @@ impl Transport {
         let first_byte = bounds.first_byte.unwrap_or(self.settings.first_byte);
         let idle = bounds.idle.unwrap_or(self.settings.idle);
         if let Some(mark) = &self.mark {
-            request.headers.insert(X_NEXUS_HOP, mark.clone());
+            hops::add(&mut request.headers, mark);
         }
         let sent = self
             .client

@@ -61,6 +61,7 @@ impl Request {
             key: Arc::clone(&self.key),
             route: ROUTE,
             traceparent: self.peer.traceparent.clone(),
+            hops: self.peer.hops.clone(),
             conversation: chat.conversation,
             provider: chat.provider,
             cancel: self.cancel.clone(),

@@ -18,7 +18,7 @@ use crate::{
     exchange::{self, Engine, count::Counting},
     limits::Limits,
     provider::{
-        own_address,
+        hops,
         transport::{Transport, TransportSettings},
     },
     readiness::Part,
@@ -84,7 +84,7 @@ impl DataPlane {
             first_byte: settings.upstream_first_byte,
             idle: settings.upstream_idle,
         })?
-        .marked(own_address::mark(snapshot.message_key()));
+        .marked(hops::id(snapshot.message_key()));
         let counting = Counting::new(Arc::new(TokenCounter::new(parts.tracker.clone())))
             .auditing(settings.token_audit_percent);
         let limits = Limits::new(Arc::clone(&shared), settings.rate_limit_rps);
