@@ -42,7 +42,7 @@ use crate::{
     error::ApiError,
     routing::Route,
     shared::{
-        Rate, SharedState,
+        Decision, Rate, SharedState,
         quota::{Demand, Verdict},
     },
 };
@@ -135,16 +135,17 @@ impl Limits {
         }
     }
 
+    /// How a provider's limit stands now, without taking anything of it; `None` where it has none.
+    pub async fn of_provider(&self, provider: &Provider) -> Option<Decision> {
+        let (bucket, rate) = bucket(provider)?;
+        Some(self.shared.peek(&bucket, rate).await)
+    }
+
     /// Takes a share of a provider's limit; an error says how long until there is one.
     async fn provider(&self, provider: &Provider) -> Result<(), Duration> {
-        let Some(limit) = provider.rate_limit.filter(|limit| *limit > 0) else {
+        let Some((bucket, rate)) = bucket(provider) else {
             return Ok(());
         };
-        let rate = Rate {
-            limit,
-            window: Duration::from_secs(1),
-        };
-        let bucket = format!("provider:{}", provider.id);
         let decision = self.shared.take(&bucket, rate).await;
         if decision.allowed {
             Ok(())
@@ -241,6 +242,13 @@ fn spelled(duration: Duration) -> String {
         (0..60, _) => format!("{seconds}{fraction}s"),
         _ => format!("{}m{}{fraction}s", seconds / 60, seconds % 60),
     }
+}
+
+/// Where a provider's limit is counted; `None` where it has none.
+fn bucket(provider: &Provider) -> Option<(String, Rate)> {
+    let limit = provider.rate_limit.filter(|limit| *limit > 0)?;
+    let window = Duration::from_secs(1);
+    Some((format!("provider:{}", provider.id), Rate { limit, window }))
 }
 
 #[cfg(test)]

@@ -242,4 +242,7 @@ pub trait SharedState: Quotas + Send + Sync + fmt::Debug {
 
     /// Takes one from a bucket, if there is one. `bucket` is a name from our own lists.
     fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision>;
+
+    /// Whether one could be taken now, and how many; takes nothing, and no bucket begins by it.
+    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision>;
 }

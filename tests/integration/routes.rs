@@ -2,6 +2,7 @@
 
 mod breaker;
 mod configured;
+mod limited;
 mod three;
 
 use anyhow::Context;

@@ -48,6 +48,8 @@ pub enum Why {
     ProbeUnderWay,
     /// It asked not to be asked for a while.
     CoolingDown,
+    /// Its `rate_limit` is used up.
+    RateLimited,
 }
 
 impl Why {
@@ -57,6 +59,7 @@ impl Why {
             Self::BreakerOpen => "breaker_open",
             Self::ProbeUnderWay => "probe_under_way",
             Self::CoolingDown => "cooling_down",
+            Self::RateLimited => "rate_limited",
         }
     }
 }

@@ -1,15 +1,27 @@
 //! Whom a request would go to, and why: for people, changing nothing.
+//!
+//! The limits of providers are looked at and not taken from: a request passes
+//! over a provider whose limit is used up, so here it is passed over, too.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use nexus_events::{audit_event::BreakerState, id::RouteId};
+use nexus_events::{
+    audit_event::BreakerState,
+    id::{ProviderId, RouteId},
+};
 use tokio::time::Instant;
 
 use super::{
     Routing,
     choice::{Chosen, How, Standing, Why, choose},
 };
-use crate::configuration::{Candidate, Snapshot};
+use crate::{
+    configuration::{Candidate, Snapshot},
+    shared::Decision,
+};
+
+/// How the limits of the providers that have one stand now.
+pub type ProviderLimits = BTreeMap<ProviderId, Decision>;
 
 /// How a request for one name would go.
 #[derive(Debug)]
@@ -41,17 +53,30 @@ pub struct Row {
     pub in_flight: u32,
     /// What the choice compares.
     pub cost: Duration,
+    /// How the provider's limit stands; `None` where it has none.
+    pub limit: Option<Decision>,
     /// Why it is not to be asked while there is another.
     pub blocked: Option<Why>,
 }
 
 impl Routing {
     /// How a request for that name would go now; `None` when nobody offers it.
-    pub fn explain(&self, snapshot: &Snapshot, model: &str) -> Option<Explained> {
+    pub fn explain(
+        &self,
+        snapshot: &Snapshot,
+        model: &str,
+        limits: &ProviderLimits,
+    ) -> Option<Explained> {
         let alternatives = snapshot.alternatives(model)?;
         let contenders = self.inner.contenders(snapshot, alternatives.list.iter());
         let now = Instant::now();
-        let standings: Vec<Standing> = contenders.iter().map(|one| one.standing(now)).collect();
+        let limit = |one: &Candidate| limits.get(&one.provider.resource.id).copied();
+        let standings = contenders.iter().map(|one| Standing {
+            // A request passes over it.
+            spent: limit(&one.candidate).is_some_and(|limit| !limit.allowed),
+            ..one.standing(now)
+        });
+        let standings: Vec<Standing> = standings.collect();
         let chosen = choose(&standings, &self.inner.chance);
         let rows: Vec<Row> = contenders
             .into_iter()
@@ -63,11 +88,12 @@ impl Routing {
                 latency: one.load.latency(),
                 in_flight: one.load.in_flight(),
                 cost: standing.cost,
-                blocked: standing.blocked.map(|blocked| blocked.why),
+                limit: limit(&one.candidate),
+                blocked: blocked(standing),
                 candidate: one.candidate,
             })
             .collect();
-        let because = chosen.map_or_else(String::new, |chosen| sentence(chosen, &rows));
+        let because = chosen.map_or_else(|| NO_ROOM.to_owned(), |chosen| sentence(chosen, &rows));
         Some(Explained {
             route: alternatives.route.as_ref().map(|route| route.id),
             rows,
@@ -75,6 +101,14 @@ impl Routing {
             because,
         })
     }
+}
+
+/// Why nobody would be asked.
+const NO_ROOM: &str = "The rate limits of all candidates' providers are used up: a request would be refused with 429.";
+
+fn blocked(standing: &Standing) -> Option<Why> {
+    let why = standing.blocked.map(|blocked| blocked.why);
+    why.or(standing.spent.then_some(Why::RateLimited))
 }
 
 fn sentence(chosen: Chosen, rows: &[Row]) -> String {

@@ -134,6 +134,15 @@ impl MemoryState {
         buckets.insert(name.into(), bucket, now, rate.window);
         decision
     }
+
+    /// [`SharedState::peek`], at once.
+    pub fn peek_one(&self, name: &str, rate: Rate) -> Decision {
+        let now = self.clock.now();
+        let known = self.buckets.lock().get(name, now).copied();
+        let mut bucket = known.unwrap_or_else(|| Bucket::full(rate, now));
+        bucket.fill(rate, now);
+        Decision::of(rate, bucket.has_one(rate), bucket.parts)
+    }
 }
 
 impl MemoryState {
@@ -210,6 +219,10 @@ impl SharedState for MemoryState {
     fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
         ready(self.take_one(bucket, rate)).boxed()
     }
+
+    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
+        ready(self.peek_one(bucket, rate)).boxed()
+    }
 }
 
 /// The exchanges that ended with one message, the latest first, one for each conversation.
@@ -271,17 +284,26 @@ impl Bucket {
     }
 
     fn take(&mut self, rate: Rate, now: UnixMillis) -> Decision {
-        let (limit, one) = (u64::from(rate.limit), rate.window_ms());
-        let capacity = limit * one;
+        self.fill(rate, now);
+        let allowed = self.has_one(rate);
+        if allowed {
+            self.parts -= rate.window_ms();
+        }
+        Decision::of(rate, allowed, self.parts)
+    }
+
+    /// Adds what the time has brought.
+    fn fill(&mut self, rate: Rate, now: UnixMillis) {
+        let limit = u64::from(rate.limit);
+        let capacity = limit * rate.window_ms();
         // A clock that was set back brings nothing and takes nothing.
         let passed_ms = u64::try_from(now.as_millis() - self.at.as_millis()).unwrap_or(0);
         self.parts = capacity.min(self.parts.saturating_add(passed_ms.saturating_mul(limit)));
         self.at = self.at.max(now);
-        let allowed = self.parts >= one;
-        if allowed {
-            self.parts -= one;
-        }
-        Decision::of(rate, allowed, self.parts)
+    }
+
+    fn has_one(self, rate: Rate) -> bool {
+        self.parts >= rate.window_ms()
     }
 }
 

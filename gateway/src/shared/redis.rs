@@ -212,9 +212,22 @@ impl RedisState {
         if let Some((allowed, parts)) = self.ask::<(bool, u64)>(&call).await {
             return Decision::of(rate, allowed, parts);
         }
+        self.local.take_one(bucket, self.share(rate))
+    }
+
+    async fn peek_one(&self, bucket: &str, rate: Rate) -> Decision {
+        let call = self.scripts.peek(bucket, rate);
+        if let Some((allowed, parts)) = self.ask::<(bool, u64)>(&call).await {
+            return Decision::of(rate, allowed, parts);
+        }
+        self.local.peek_one(bucket, self.share(rate))
+    }
+
+    /// This gateway's part of a limit, while each counts by itself.
+    fn share(&self, rate: Rate) -> Rate {
         let gateways = self.gateways.load(Ordering::Relaxed).max(1);
         let limit = (rate.limit / gateways).max(1);
-        self.local.take_one(bucket, Rate { limit, ..rate })
+        Rate { limit, ..rate }
     }
 }
 
@@ -251,5 +264,9 @@ impl SharedState for RedisState {
 
     fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
         self.take_one(bucket, rate).boxed()
+    }
+
+    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
+        self.peek_one(bucket, rate).boxed()
     }
 }

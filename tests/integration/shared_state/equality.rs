@@ -4,6 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+const RATE: Rate = Rate {
+    limit: 3,
+    window: Duration::from_mins(10),
+};
+
 /// One step of a gateway's life.
 #[derive(Clone, Debug)]
 enum Step {
@@ -11,6 +16,7 @@ enum Step {
     Remember(Vec<u8>, u8, Remembered),
     Hold(u8, Option<u8>),
     Take(u8),
+    Peek(u8),
     Pass(Duration),
 }
 
@@ -36,6 +42,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (ids(), 0_u8..7, remembered).prop_map(|(ids, end, at)| Step::Remember(ids, end, at)),
         1 => (0_u8..3, proptest::option::of(0_u8..3)).prop_map(|(of, by)| Step::Hold(of, by)),
         2 => (0_u8..2).prop_map(Step::Take),
+        2 => (0_u8..2).prop_map(Step::Peek),
         1 => (1_u64..30).prop_map(|steps| Step::Pass(Duration::from_secs(steps * 49))),
     ]
 }
@@ -69,11 +76,14 @@ async fn take_step(gateways: &Gateways, step: &Step, turn: usize) -> Seen {
             Seen::Holder(any.holder(conversation((*of).into()), claimant).await)
         }
         Step::Take(bucket) => {
-            let rate = Rate {
-                limit: 3,
-                window: Duration::from_mins(10),
-            };
-            let decision = any.take(&format!("bucket{bucket}"), rate).await;
+            let decision = any.take(&format!("bucket{bucket}"), RATE).await;
+            Seen::Taken(decision.allowed, decision.remaining)
+        }
+        // Looked at twice: the first look takes nothing.
+        Step::Peek(bucket) => {
+            let bucket = format!("bucket{bucket}");
+            let _first = any.peek(&bucket, RATE).await;
+            let decision = any.peek(&bucket, RATE).await;
             Seen::Taken(decision.allowed, decision.remaining)
         }
         Step::Pass(time) => {

@@ -1,11 +1,12 @@
 //! Whom a request would go to now, and why.
 //!
-//! It is this gateway's view: each learns of the providers by itself. A
-//! provider's `rate_limit` is taken from when a request comes, and is not asked here.
+//! It is this gateway's view: each learns of the providers by itself. What is
+//! left of a provider's `rate_limit` is shared by all, and is only looked at here.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{extract::State as Extract, response::Response};
+use futures_util::future::join_all;
 use http::StatusCode;
 use nexus_events::{
     audit_event::BreakerState,
@@ -14,7 +15,12 @@ use nexus_events::{
 use serde::Serialize;
 
 use super::super::{answer, parameters::QueryParameters};
-use crate::{error::ApiError, routing::explain::Row, state::State};
+use crate::{
+    configuration::Snapshot,
+    error::ApiError,
+    routing::explain::{ProviderLimits, Row},
+    state::{AppState, State},
+};
 
 #[derive(Debug, Serialize)]
 struct View<'a> {
@@ -39,8 +45,22 @@ struct CandidateView<'a> {
     latency_ms: Option<u64>,
     in_flight: u32,
     cost_ms: u64,
+    /// `null`: the provider has none.
+    rate_limit: Option<LimitView>,
     usable: bool,
     why_not: Option<&'static str>,
+}
+
+/// How a provider's limit stands.
+#[derive(Debug, Serialize)]
+struct LimitView {
+    /// Requests a second.
+    limit: Option<u32>,
+    /// Requests that it takes at once.
+    remaining: u32,
+    used_up: bool,
+    /// Until it takes one; 0: now.
+    retry_after_ms: u64,
 }
 
 impl<'a> CandidateView<'a> {
@@ -57,6 +77,12 @@ impl<'a> CandidateView<'a> {
             latency_ms: row.latency.map(millis),
             in_flight: row.in_flight,
             cost_ms: millis(row.cost),
+            rate_limit: row.limit.map(|decision| LimitView {
+                limit: provider.rate_limit,
+                remaining: decision.remaining,
+                used_up: !decision.allowed,
+                retry_after_ms: millis(decision.retry_after),
+            }),
             usable: row.blocked.is_none(),
             why_not: row.blocked.map(crate::routing::choice::Why::as_str),
         }
@@ -76,7 +102,8 @@ pub async fn get(
     let model =
         model.ok_or_else(|| ApiError::invalid_request(Some("model"), "'model' is required."))?;
     let snapshot = state.configuration.current();
-    let explained = state.routing.explain(&snapshot, model);
+    let limits = limits(&state, &snapshot, model).await;
+    let explained = state.routing.explain(&snapshot, model, &limits);
     let explained = explained.ok_or_else(|| ApiError::model_not_found(model))?;
     let view = View {
         model,
@@ -86,6 +113,20 @@ pub async fn get(
         because: &explained.because,
     };
     answer::json(StatusCode::OK, &view)
+}
+
+/// How the limits of those stand who may answer; all are asked at once.
+async fn limits(state: &AppState, snapshot: &Snapshot, model: &str) -> ProviderLimits {
+    let candidates = snapshot.candidates(model);
+    let providers: BTreeMap<_, _> = candidates
+        .iter()
+        .map(|one| (one.provider.resource.id, &one.provider.resource))
+        .collect();
+    let asked = providers.into_iter().map(async |(id, provider)| {
+        let limit = state.limits.of_provider(provider).await?;
+        Some((id, limit))
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -87,6 +87,17 @@ redis.call('HSET', KEYS[1], 'parts', string.format('%.0f', parts),
 redis.call('PEXPIRE', KEYS[1], one)
 return {allowed, parts}";
 
+/// The same without taking anything: it writes nothing.
+const PEEK: &str = r"
+local limit, one = tonumber(ARGV[1]), tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local bucket = redis.call('HMGET', KEYS[1], 'parts', 'at')
+local at = tonumber(bucket[2]) or now
+local parts = tonumber(bucket[1]) or limit * one
+parts = math.min(limit * one, parts + math.max(0, now - at) * limit)
+return {parts >= one and 1 or 0, parts}";
+
 /// Key: the request. Answers its answer, or nothing.
 const ANSWER: &str = "return redis.call('GET', KEYS[1])";
 
@@ -109,6 +120,7 @@ pub(super) struct Scripts {
     remember: Script,
     holder: Script,
     take: Script,
+    peek: Script,
     answer: Script,
     keep_answer: Script,
 }
@@ -120,6 +132,7 @@ impl Scripts {
             remember: Script::new(REMEMBER),
             holder: Script::new(HOLDER),
             take: Script::new(TAKE),
+            peek: Script::new(PEEK),
             answer: Script::new(ANSWER),
             keep_answer: Script::new(KEEP_ANSWER),
         }
@@ -197,12 +210,20 @@ impl Scripts {
     }
 
     pub(super) fn take(&self, bucket: &str, rate: Rate) -> ScriptInvocation<'_> {
-        let mut call = self.take.prepare_invoke();
-        call.key(format!("nexus:{{bucket:{bucket}}}"))
-            .arg(rate.limit)
-            .arg(rate.window_ms());
-        call
+        on_bucket(&self.take, bucket, rate)
     }
+
+    pub(super) fn peek(&self, bucket: &str, rate: Rate) -> ScriptInvocation<'_> {
+        on_bucket(&self.peek, bucket, rate)
+    }
+}
+
+fn on_bucket<'a>(script: &'a Script, bucket: &str, rate: Rate) -> ScriptInvocation<'a> {
+    let mut call = script.prepare_invoke();
+    call.key(format!("nexus:{{bucket:{bucket}}}"))
+        .arg(rate.limit)
+        .arg(rate.window_ms());
+    call
 }
 
 fn answer_key(key: AnswerKey) -> String {
