@@ -4,7 +4,12 @@
 //! Chinese some three; three are taken, of the messages and tools as they stand
 //! in the body. Of the answer, what the client allows, or [`ANSWER_DEFAULT`].
 //! What is not used comes back at the end; what is used beyond is charged then.
+//!
+//! What stands in base64 is no text: an image of two megabytes costs some
+//! thousand tokens, and as text it would be 700 000, more than most limits have.
+//! It is told by its data URL, or by the member `input_audio`.
 
+use memchr::{memchr2, memmem};
 use nexus_events::raw_object::RawObject;
 use serde_json::value::RawValue;
 
@@ -15,6 +20,17 @@ pub const ANSWER_DEFAULT: u64 = 1024;
 
 /// Bytes of a prompt for one token.
 const TOKEN_BYTES: u64 = 3;
+
+/// Tokens of an image, whatever its size: 1 600, the most that Anthropic counts for one (its page on vision,
+/// read 2026-11); OpenAI counts some 800 in high detail.
+const IMAGE: u64 = 1600;
+
+/// Bytes in base64 of a document or a sound for one token: 30. A page of a PDF has 1 500 to 3 000 tokens and rarely
+/// less than 50 KB; a second of sound has 10 to 32 tokens and 5 KB at least.
+const DOCUMENT_TOKEN_BYTES: u64 = 30;
+
+/// What begins a sound in the body.
+const SOUND: &str = "\"input_audio\"";
 
 /// Choices at most, as the API has it.
 const CHOICES_MAX: u64 = 128;
@@ -33,15 +49,14 @@ impl Estimate {
     pub fn of(request: &ChatRequest<'_>) -> Self {
         let number = |name: &str| request.members.get(name).and_then(whole);
         let messages = request.messages.iter();
-        let messages: usize = messages.map(|message| message.get().len()).sum();
+        let messages: u64 = messages.map(|message| tokens(message.get())).sum();
         let others = ["tools", "functions", "response_format"].into_iter();
         let others = others.filter_map(|name| request.members.get(name));
-        let others: usize = others.map(|value| value.get().len()).sum();
-        let bytes = u64::try_from(messages.saturating_add(others)).unwrap_or(u64::MAX);
+        let others: u64 = others.map(|value| text_tokens(value.get().len())).sum();
         let bound = number("max_completion_tokens").or_else(|| number("max_tokens"));
         let choices = number("n").unwrap_or(1).clamp(1, CHOICES_MAX);
         Self {
-            input: bytes.div_ceil(TOKEN_BYTES),
+            input: messages.saturating_add(others),
             output: bound.unwrap_or(ANSWER_DEFAULT).saturating_mul(choices),
         }
     }
@@ -49,9 +64,8 @@ impl Estimate {
     /// The guess for a request that is answered without a word: embeddings.
     pub fn of_input(members: &RawObject<'_>) -> Self {
         let bytes = members.get("input").map_or(0, |input| input.get().len());
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         Self {
-            input: bytes.div_ceil(TOKEN_BYTES),
+            input: text_tokens(bytes),
             output: 0,
         }
     }
@@ -61,6 +75,48 @@ impl Estimate {
         let total = self.input.saturating_add(self.output);
         u32::try_from(total).unwrap_or(u32::MAX)
     }
+}
+
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+fn text_tokens(bytes: usize) -> u64 {
+    count(bytes).div_ceil(TOKEN_BYTES)
+}
+
+/// Tokens of a message: its text, and what it has in base64.
+fn tokens(message: &str) -> u64 {
+    let (mut opaque_bytes, mut tokens) = (0, 0_u64);
+    for data_url in memmem::find_iter(message.as_bytes(), ";base64,") {
+        let (before, run) = message.as_bytes().split_at(data_url);
+        let bytes = run_bytes(run);
+        opaque_bytes += bytes;
+        // The media type stands before, in a few bytes: `data:image/svg+xml`.
+        let media_type = memchr::memrchr(b'"', before).and_then(|quote| before.get(quote + 1..));
+        let is_image = media_type.is_some_and(|text| text.starts_with(b"data:image"));
+        tokens += if is_image {
+            IMAGE
+        } else {
+            count(bytes).div_ceil(DOCUMENT_TOKEN_BYTES)
+        };
+    }
+    if memmem::find(message.as_bytes(), SOUND.as_bytes()).is_some() {
+        for sound in memmem::find_iter(message.as_bytes(), "\"data\"") {
+            let (_, value) = message.as_bytes().split_at(sound);
+            let opens = value.iter().skip(6).position(|byte| *byte == b'"');
+            let run = opens.and_then(|quote| value.get(6 + quote + 1..));
+            let bytes = run.map_or(0, run_bytes);
+            opaque_bytes += bytes;
+            tokens += count(bytes).div_ceil(DOCUMENT_TOKEN_BYTES);
+        }
+    }
+    tokens + text_tokens(message.len().saturating_sub(opaque_bytes))
+}
+
+/// Bytes up to the end of a text, or to its first blank: base64 has none.
+fn run_bytes(run: &[u8]) -> usize {
+    memchr2(b'"', b' ', run).unwrap_or(run.len())
 }
 
 /// A number from 0 up; what is none is the provider's to refuse.
@@ -75,6 +131,36 @@ mod tests {
     fn of(members: &str) -> Estimate {
         let body = format!(r#"{{"model":"m","messages":[{{"role":"user"}}]{members}}}"#);
         Estimate::of(&ChatRequest::parse(body.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn what_stands_in_base64_is_no_text() {
+        let base64 = "QUJD".repeat(500_000);
+        let of = |part: &str| {
+            let message = format!(r#"{{"role":"user","content":[{part}]}}"#);
+            tokens(&message)
+        };
+        let near = |found: u64, expected: u64| (expected..expected + 60).contains(&found);
+        let image = format!(
+            r#"{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{base64}"}}}}"#
+        );
+        assert!(near(of(&image), IMAGE), "{}", of(&image));
+        let two = of(&format!("{image},{image}"));
+        assert!(near(two, 2 * IMAGE + 40), "{two}");
+        let file = format!(
+            r#"{{"type":"file","file":{{"file_data":"data:application/pdf;base64,{base64}"}}}}"#
+        );
+        assert!(near(of(&file), 66_667), "{}", of(&file));
+        let sound = format!(
+            r#"{{"type":"input_audio","input_audio":{{"format":"wav","data" : "{base64}"}}}}"#
+        );
+        assert!(near(of(&sound), 66_667), "{}", of(&sound));
+        // What only begins like an image is text.
+        let text = format!(
+            r#"{{"type":"text","text":"data:image/png;base64, {}"}}"#,
+            "and so on ".repeat(3000)
+        );
+        assert!(near(of(&text), 10_000 + IMAGE), "{}", of(&text));
     }
 
     #[test]

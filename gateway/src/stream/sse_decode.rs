@@ -16,11 +16,11 @@
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr2;
 
-/// Bytes of one event, and of one line: 1 MiB.
+/// Bytes of one event, and of one line: 8 MiB.
 ///
-/// A chunk of text is a few hundred bytes; one that carries audio or an image
-/// part in base64 stays below this. What is larger is no chunk.
-pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// A chunk of text is a few hundred bytes; one that carries a whole image in
+/// base64 has one to three megabytes. What is larger is no chunk.
+pub const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 

@@ -93,23 +93,40 @@ impl Change {
     }
 }
 
+/// Parameters of an address that are secrets at the providers there are.
+const SECRETS: [&str; 6] = [
+    "key",
+    "api_key",
+    "api-key",
+    "apikey",
+    "token",
+    "access_token",
+];
+
 /// An absolute http or https address; the built-in echo has none.
 pub(super) fn check_url(kind: &str, text: &str) -> Result<(), ApiError> {
     if kind == "echo" && text.is_empty() {
         return Ok(());
     }
-    let url = url::Url::parse(text).ok();
-    let good = url.is_some_and(|url| {
-        matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty()
+    let url = url::Url::parse(text).ok().filter(|url| {
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && !has_user
     });
-    if good {
-        Ok(())
-    } else {
-        Err(wrong(
+    let url = url.ok_or_else(|| {
+        wrong(
             "server_url",
             "must be an absolute http or https URL without user information",
-        ))
+        )
+    })?;
+    // The address is shown and stands in the log.
+    let names_secret = |name: &str| SECRETS.contains(&name.to_ascii_lowercase().as_str());
+    if url.query_pairs().any(|(name, _)| names_secret(&name)) {
+        return Err(wrong(
+            "server_url",
+            "must not carry a secret in its query: give it as server_key",
+        ));
     }
+    Ok(())
 }
 
 /// A key of the form that the kind wants, where it wants one.
@@ -141,6 +158,11 @@ mod tests {
             (r#"{"name":"a","server_url":"ftp://x"}"#, "server_url"),
             (r#"{"name":"a","server_url":"/v1"}"#, "server_url"),
             (r#"{"name":"a","server_url":"http://u:p@x"}"#, "server_url"),
+            (r#"{"name":"a","server_url":"http://:p@x"}"#, "server_url"),
+            (
+                r#"{"name":"a","server_url":"http://x?API_KEY=p"}"#,
+                "server_url",
+            ),
             (r#"{"name":"a","server_url":7}"#, "server_url"),
             (r#"{"name":"a","kind":"ernie_v1"}"#, "server_key"),
             (
