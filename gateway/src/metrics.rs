@@ -33,7 +33,7 @@ pub struct Metrics {
     pub token_audits: TokenAudits,
     /// From the request's arrival to the first byte of the answer.
     pub first_token_seconds: Histogram,
-    /// From an attempt's start to its end.
+    /// From an attempt's start to its end, without the time in which its client did not read.
     pub upstream_seconds: Histogram,
     /// Tries after a failed one.
     pub retries: IntCounter,
@@ -95,7 +95,10 @@ impl Metrics {
                 "nexus_first_token_seconds",
                 "Time to the first byte of the answer.",
             )?,
-            upstream_seconds: new.latency("nexus_upstream_seconds", "Time of one attempt.")?,
+            upstream_seconds: new.latency(
+                "nexus_upstream_seconds",
+                "Time of one attempt, without waits for its client.",
+            )?,
             retries: new.counter("nexus_retries_total", "Tries after a failed one.")?,
             retries_refused: new.counter(
                 "nexus_retries_refused_total",

@@ -151,6 +151,14 @@ impl Client {
         }
     }
 
+    /// Whether it takes what it is given at once.
+    pub(super) fn has_room(&self) -> bool {
+        match &self.side {
+            Side::Waiting(_) | Side::Gone => true,
+            Side::Streaming(parts) => parts.capacity() > 0,
+        }
+    }
+
     /// Gives it frames, the first of which begin its stream; waits while it is slow.
     pub(crate) async fn give(&mut self, frames: Bytes) {
         self.send(Part::More(frames)).await;

@@ -1,6 +1,6 @@
 //! Writes the events of one exchange, each before the world sees what it records.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use nexus_events::{
@@ -65,6 +65,8 @@ pub(super) struct Recorder {
 struct OpenAttempt {
     started: Instant,
     status: Option<StatusCode>,
+    /// How much of it the hub has waited for the client.
+    waited: Duration,
 }
 
 impl Recorder {
@@ -121,6 +123,7 @@ impl Recorder {
         self.attempt = Some(OpenAttempt {
             started: Instant::now(),
             status: None,
+            waited: Duration::ZERO,
         });
         Ok(())
     }
@@ -132,6 +135,13 @@ impl Recorder {
         }
     }
 
+    /// Notes how long the hub has waited for the client.
+    pub(super) fn waited(&mut self, time: Duration) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.waited += time;
+        }
+    }
+
     /// Writes `attempt_ended`, if an attempt is under way.
     ///
     /// What the outbox does not take is written before the terminal event.
@@ -139,8 +149,8 @@ impl Recorder {
         let (Some(attempt), Some(candidate)) = (self.attempt.take(), self.candidate.clone()) else {
             return Ok(());
         };
-        let took = attempt.started.elapsed().as_secs_f64();
-        self.metrics.upstream_seconds.observe(took);
+        let took = attempt.started.elapsed().saturating_sub(attempt.waited);
+        self.metrics.upstream_seconds.observe(took.as_secs_f64());
         let ended = AttemptEnded {
             attempt: self.attempts,
             provider: candidate.provider.resource.id,

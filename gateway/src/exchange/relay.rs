@@ -131,12 +131,24 @@ impl Exchange {
             if !stream.frames.is_empty() {
                 // Also what came before a fault: it is recorded, and the client's to see.
                 self.recorder.released().await?;
-                client.give(stream.frames.split().freeze()).await;
+                self.give(stream.frames.split().freeze(), client).await;
             }
             if flow? == Flow::Done {
                 return Ok(Ending::Stream(body));
             }
         }
+    }
+
+    /// Gives the client frames; what it takes to read them is no doing of the provider's.
+    async fn give(&mut self, frames: Bytes, client: &mut Client) {
+        if client.has_room() {
+            return client.give(frames).await;
+        }
+        let began = Instant::now();
+        self.route.waits();
+        client.give(frames).await;
+        self.route.goes_on();
+        self.recorder.waited(began.elapsed());
     }
 
     /// Records what the decoder holds, and makes frames of it for the client.

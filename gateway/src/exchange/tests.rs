@@ -16,6 +16,7 @@ mod embeddings;
 mod failures;
 mod hub;
 pub(crate) mod panics;
+mod slow_clients;
 mod translated;
 
 const ASK: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;

@@ -126,6 +126,20 @@ impl Route {
         }
     }
 
+    /// The hub waits for the client to read; until [`Self::goes_on`] nothing is learnt.
+    pub fn waits(&mut self) {
+        if let Some(call) = &mut self.call {
+            call.waits();
+        }
+    }
+
+    /// The client has read.
+    pub fn goes_on(&mut self) {
+        if let Some(call) = &mut self.call {
+            call.goes_on();
+        }
+    }
+
     /// The answer is whole.
     pub fn succeeded(&mut self) {
         if let Some(mut call) = self.call.take() {

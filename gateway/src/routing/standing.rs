@@ -1,10 +1,12 @@
-//! What a gateway knows of one provider, and of a call to it that is under way.
+//! What a gateway knows of one provider.
 //!
 //! Kept in memory, by each gateway for itself: that it cannot reach a provider
 //! may be its own network's fault. Locks are held for some instructions and
 //! never over an await.
 
-use std::{sync::Arc, time::Duration};
+mod call;
+
+use std::time::Duration;
 
 use http::StatusCode;
 use nexus_events::{
@@ -14,9 +16,9 @@ use nexus_events::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub(super) use self::call::Call;
 use super::{
-    Inner,
-    breaker::{Admission, Breaker, Transition},
+    breaker::{Breaker, Transition},
     choice::{Blocked, Why},
     load::Load,
 };
@@ -164,131 +166,6 @@ impl Known {
     }
 }
 
-/// A call to a provider; dropped before its end, it says nothing of the provider.
-#[derive(Debug)]
-pub(super) struct Call {
-    routing: Arc<Inner>,
-    record: Arc<ProviderRecord>,
-    provider: Arc<Known>,
-    /// Of the provider's model.
-    load: Arc<Load>,
-    /// `None` once its outcome is known.
-    admission: Option<Admission>,
-    started: Instant,
-    measured: bool,
-}
-
-impl Call {
-    /// The provider is asked, or will be in a moment.
-    pub(super) fn begin(
-        routing: &Arc<Inner>,
-        record: &Arc<ProviderRecord>,
-        provider: &Arc<Known>,
-        load: &Arc<Load>,
-    ) -> Self {
-        let now = Instant::now();
-        let (admission, transition) = provider.inner.lock().breaker.admit(now);
-        provider.load.begin();
-        load.begin();
-        let call = Self {
-            routing: Arc::clone(routing),
-            record: Arc::clone(record),
-            provider: Arc::clone(provider),
-            load: Arc::clone(load),
-            admission: Some(admission),
-            started: now,
-            measured: false,
-        };
-        call.tell(transition);
-        call
-    }
-
-    /// Whether its breaker would rather have had another asked.
-    pub(super) fn is_forced(&self) -> bool {
-        self.admission.is_some_and(Admission::is_forced)
-    }
-
-    /// The request leaves now.
-    pub(super) fn sent(&mut self) {
-        self.started = Instant::now();
-    }
-
-    /// The first byte came at that moment; `goes_on`: it was the first of a stream.
-    pub(super) fn first_byte(&mut self, at: Instant, goes_on: bool) {
-        if !self.measured {
-            self.measured = true;
-            let took = at.saturating_duration_since(self.started);
-            self.provider.load.answered(took, at);
-            self.load.answered(took, at);
-        }
-        if goes_on && let Some(admission) = &mut self.admission {
-            let transition = self.provider.inner.lock().breaker.answering(admission);
-            self.tell(transition);
-        }
-    }
-
-    /// It ended well.
-    pub(super) fn succeeded(&mut self) {
-        let Some(admission) = self.admission.take() else {
-            return;
-        };
-        let mut health = self.provider.inner.lock();
-        health.cooling = None;
-        let transition = health.breaker.succeeded(admission, Instant::now());
-        drop(health);
-        self.tell(transition);
-    }
-
-    /// It ended with an error of the provider's, or of the way there.
-    pub(super) fn failed(&mut self, failing: Failing) {
-        let Some(admission) = self.admission.take() else {
-            return;
-        };
-        let now = Instant::now();
-        let verdict = Verdict::of(failing);
-        if verdict != Verdict::ClientsFault {
-            let took = now.saturating_duration_since(self.started);
-            self.provider.load.failed(took, now);
-            self.load.failed(took, now);
-        }
-        let mut health = self.provider.inner.lock();
-        if let Some(wait) = cooling_time(failing) {
-            let until = now + wait;
-            health.cooling = Some(Cooling { since: now, until });
-        }
-        if verdict != Verdict::ClientsFault {
-            health.last_failure = Some(LastFailure {
-                reason: failing.reason,
-                status: failing.status,
-                at: self.routing.clock.now(),
-            });
-        }
-        let transition = match verdict {
-            Verdict::Broken => health.breaker.failed(admission, now),
-            // It refused, so it lives.
-            Verdict::Refuses | Verdict::ClientsFault => health.breaker.succeeded(admission, now),
-        };
-        drop(health);
-        self.tell(transition);
-    }
-
-    fn tell(&self, transition: Option<Transition>) {
-        if let Some(transition) = transition {
-            self.routing.tell(&self.record.resource, transition);
-        }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.provider.load.end();
-        self.load.end();
-        if let Some(admission) = self.admission.take() {
-            self.provider.inner.lock().breaker.released(admission);
-        }
-    }
-}
-
 /// How a provider failed, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
 pub struct Failing {
@@ -324,52 +201,5 @@ impl Failing {
                 FailureReason::UpstreamRefused | FailureReason::UpstreamCut
             ),
         }
-    }
-}
-
-/// What a failure says of a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It is broken or away.
-    Broken,
-    /// It refuses everybody: our key, our model's name, our many requests.
-    Refuses,
-    /// It refuses what this client sent.
-    ClientsFault,
-}
-
-impl Verdict {
-    fn of(failing: Failing) -> Self {
-        match (failing.reason, failing.status) {
-            (_, Some(status)) if status.is_server_error() => Self::Broken,
-            // It is not where the operator says.
-            (_, Some(status)) if status.is_redirection() => Self::Refuses,
-            (
-                _,
-                Some(
-                    StatusCode::UNAUTHORIZED
-                    | StatusCode::PAYMENT_REQUIRED
-                    | StatusCode::FORBIDDEN
-                    | StatusCode::NOT_FOUND
-                    | StatusCode::TOO_MANY_REQUESTS,
-                ),
-            ) => Self::Refuses,
-            // An answer that is too large is what was asked for; a status below 500 is an answer.
-            (FailureReason::UpstreamStatus | FailureReason::UpstreamTooLarge, _) | (_, Some(_)) => {
-                Self::ClientsFault
-            }
-            _ => Self::Broken,
-        }
-    }
-}
-
-/// For how long the provider wants not to be asked.
-fn cooling_time(failing: Failing) -> Option<Duration> {
-    match (failing.status, failing.retry) {
-        (
-            Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE),
-            Retry::After(wait),
-        ) => Some(wait),
-        _ => None,
     }
 }

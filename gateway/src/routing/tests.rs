@@ -11,6 +11,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::{provider::Retry, settings::Secret};
 
+mod slow_clients;
+
 /// A routing with its clock and its outbox.
 struct Bench {
     routing: Routing,

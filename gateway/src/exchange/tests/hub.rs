@@ -33,7 +33,7 @@ use crate::{
         hops::Hops,
         transport::{Transport, TransportSettings},
     },
-    routing::{Routing, chance::Chance},
+    routing::{Routing, Seen, chance::Chance},
     session::{ConversationOwners, Sessions},
     shared::{MemoryState, WINDOW},
 };
@@ -279,6 +279,12 @@ impl Hub {
             body: Bytes::from(body.to_owned()),
             body_bytes: body.len(),
         }
+    }
+
+    /// What the routing has learnt of a provider.
+    pub(super) fn seen(&self, provider: &str) -> Seen {
+        let record = &self.snapshot.provider_named(provider).unwrap().resource;
+        self.parts.routing.seen(&record.resource).unwrap()
     }
 
     /// Waits until every exchange has ended, and gives all events in order.
