@@ -288,6 +288,15 @@ impl Outbox {
             .await
     }
 
+    /// Waits until the broker has stored everything that was appended to a lane so far.
+    ///
+    /// # Errors
+    /// [`ReleaseError::LaneStopped`].
+    pub async fn stored_so_far(&self, lane: Lane) -> Result<(), ReleaseError> {
+        let position = self.store.last_position(lane);
+        self.store.progress.shipped_upto(lane, position).await
+    }
+
     /// What it holds.
     pub fn usage(&self) -> Usage {
         self.store.usage()

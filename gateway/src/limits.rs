@@ -19,6 +19,7 @@ mod admission;
 mod demand;
 pub mod estimate;
 mod ledger;
+mod pending;
 mod seed;
 mod told;
 
@@ -33,10 +34,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    admission::Admission,
-    seed::{Past, PastUsage},
+    admission::{Admission, Spent},
+    seed::{Past, Reached},
 };
-use self::{demand::Wanted, estimate::Estimate, ledger::Ledger};
+use self::{demand::Wanted, estimate::Estimate, ledger::Ledger, pending::Pending, seed::Seeded};
 use crate::{
     configuration::{Candidate, Snapshot},
     error::ApiError,
@@ -58,6 +59,7 @@ const RESUMED_MAX: usize = 256;
 pub struct Limits {
     shared: Arc<dyn SharedState>,
     ledger: Arc<Ledger>,
+    seeded: Arc<Seeded>,
     hub: Option<Rate>,
     /// Room for WebSocket connections.
     websockets: Arc<Semaphore>,
@@ -89,8 +91,10 @@ impl Limits {
             limit: requests_per_second,
             window: Duration::from_secs(1),
         });
+        let seeded = Arc::new(Seeded::default());
         Self {
-            ledger: Arc::new(Ledger::new(Arc::clone(&shared))),
+            ledger: Arc::new(Ledger::new(Arc::clone(&shared), Arc::clone(&seeded))),
+            seeded,
             shared,
             hub,
             websockets: Arc::new(Semaphore::new(WEBSOCKETS_MAX)),
@@ -158,6 +162,9 @@ impl Limits {
     ///
     /// # Errors
     /// 429 with `Retry-After` and the limits' headers; it names the limit, and whose it is.
+    ///
+    /// # Cancel safety
+    /// Dropped, what may have been taken is given back in the background.
     pub async fn admit(&self, asking: Asking<'_>) -> Result<Admission, ApiError> {
         let Asking {
             key,
@@ -185,8 +192,9 @@ impl Limits {
             cost: admission::cost(snapshot, model, at, tokens),
             currency: snapshot.currency(),
         };
-        let demand = wanted.demand(self.hub);
-        let verdict = self.decide(&demand).await;
+        let pending = Pending::new(&self.ledger, wanted.demand(self.hub), at);
+        let verdict = self.decide(pending.demand()).await;
+        let demand = pending.decided(&verdict);
         let headers = told::headers(&demand, &verdict);
         if !verdict.allowed {
             let error = wanted.refused(&demand, &verdict);
@@ -212,6 +220,7 @@ impl Limits {
             return Verdict {
                 allowed: true,
                 standings: Vec::new(),
+                is_unknown: false,
             };
         }
         self.shared.admit(demand).await

@@ -8,6 +8,7 @@ mod budgets;
 mod clients;
 mod configured;
 mod exact;
+mod outages;
 mod pair;
 mod settled;
 

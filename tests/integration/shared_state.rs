@@ -91,6 +91,11 @@ async fn age(mut connection: MultiplexedConnection, time: Duration) {
           local sort = redis.call('TYPE', key).ok
           if sort == 'hash' then
             redis.call('HINCRBY', key, 'at', -ARGV[1])
+            for _, moment in ipairs({'since', 'last'}) do
+              if redis.call('HEXISTS', key, moment) == 1 then
+                redis.call('HINCRBY', key, moment, -ARGV[1])
+              end
+            end
           end
           if sort == 'zset' then
             for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do

@@ -75,9 +75,9 @@ impl Exchange {
             count,
             unwritten,
         } = self.end(served, &choices, &ids, &client);
-        let uncounted = |terminal: &Terminal| terminal.usage_source.is_none();
-        let uncounted = count.is_some() || unwritten.as_ref().is_some_and(uncounted);
-        let used = (!uncounted).then(|| self.used());
+        let used = if count.is_some() { None } else { self.used() };
+        let is_counted = |terminal: &Terminal| terminal.usage_source.is_some();
+        let settles_later = unwritten.as_ref().is_some_and(is_counted);
         let ended = match (self.recorder.released().await, ended) {
             (Err(error), Ok(_)) => Err(error.into()),
             (_, ended) => ended,
@@ -105,6 +105,9 @@ impl Exchange {
             Some(terminal) => self.end_later(terminal, &choices).await,
             None => count,
         };
+        if settles_later && let Some(used) = self.used() {
+            settle(&mut self.admission, Some(used)).await;
+        }
         match count {
             Some(count) => self.count(count, choices).await,
             None => self.audit(whole, choices).await,

@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use http::StatusCode;
 use nexus_events::{
     chunk_event::{self, Chunk},
-    clock::SharedClock,
+    clock::{SharedClock, UnixMillis},
     envelope::{EncodeError, EventData, NO_CONTENT, Record, Stamp},
     exchange_event::{
         self, About, AnswerContent, AttemptEnded, AttemptStarted, Failure, Received,
@@ -59,6 +59,8 @@ pub(super) struct Recorder {
     chunk_subject: String,
     chunks: u32,
     last: Option<Appended>,
+    /// The time in the terminal event, once that is written.
+    ended: Option<UnixMillis>,
 }
 
 /// An attempt that has not ended.
@@ -96,6 +98,7 @@ impl Recorder {
             chunk_subject: String::new(),
             chunks: 0,
             last: None,
+            ended: None,
         };
         recorder.append(received, Some(content))?;
         Ok(recorder)
@@ -196,7 +199,8 @@ impl Recorder {
         content: Option<&AnswerContent<'_>>,
         uncounted: bool,
     ) -> Result<Option<OpenCount>, RecordError> {
-        let record = self.record(terminal, content)?;
+        let stamp = Stamp::draw(&*self.clock);
+        let record = self.stamped(stamp, terminal, content)?;
         match self.write_end() {
             // Without the room for it, the terminal event is worth more.
             Err(error) if !error.is_of_disk() => tracing::error!(
@@ -213,6 +217,7 @@ impl Recorder {
             (self.open.close(&record)?, None)
         };
         self.last = Some(appended);
+        self.ended = Some(stamp.time);
         Ok(count)
     }
 
@@ -222,8 +227,21 @@ impl Recorder {
         data: &D,
         content: Option<&C>,
     ) -> Result<Record, EncodeError> {
-        let stamp = Stamp::draw(&*self.clock);
+        self.stamped(Stamp::draw(&*self.clock), data, content)
+    }
+
+    fn stamped<D: EventData, C: Serialize + ?Sized>(
+        &self,
+        stamp: Stamp,
+        data: &D,
+        content: Option<&C>,
+    ) -> Result<Record, EncodeError> {
         exchange_event::record(self.about(), stamp, self.names(), data, content)
+    }
+
+    /// The time in the terminal event; `None` while that is not written.
+    pub(super) const fn ended(&self) -> Option<UnixMillis> {
+        self.ended
     }
 
     /// Waits until what was written may be shown.

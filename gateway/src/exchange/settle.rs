@@ -3,20 +3,17 @@
 use nexus_events::config_event::PricedTokens;
 
 use super::{Exchange, count::Counted};
-use crate::{limits::Admission, protocol::openai::response::cached_tokens};
-
-/// Tokens, and what they cost in millionths of the currency.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Used {
-    tokens: u64,
-    cost: u64,
-}
+use crate::{
+    limits::{Admission, Spent},
+    protocol::openai::response::cached_tokens,
+};
 
 impl Exchange {
-    /// By the provider's word; nothing where it said nothing.
-    pub(super) fn used(&self) -> Used {
+    /// By the provider's word; nothing where it said nothing. `None` before its terminal event: only
+    /// what is in the log is charged.
+    pub(super) fn used(&self) -> Option<Spent> {
         if self.cached.is_hit() {
-            return Used { tokens: 0, cost: 0 };
+            return self.used_tokens(PricedTokens::default());
         }
         let usage = self.answer.usage().unwrap_or_default();
         let cached_input = self.answer.usage_raw().map_or(0, cached_tokens);
@@ -28,7 +25,7 @@ impl Exchange {
     }
 
     /// By the gateway's own count.
-    pub(super) fn used_as_counted(&self, counted: &Counted) -> Used {
+    pub(super) fn used_as_counted(&self, counted: &Counted) -> Option<Spent> {
         self.used_tokens(PricedTokens {
             input: counted.input_tokens,
             cached_input: 0,
@@ -36,18 +33,19 @@ impl Exchange {
         })
     }
 
-    fn used_tokens(&self, tokens: PricedTokens) -> Used {
-        Used {
+    fn used_tokens(&self, tokens: PricedTokens) -> Option<Spent> {
+        Some(Spent {
             tokens: tokens.input.saturating_add(tokens.output),
             cost: self.admission.cost(self.recorder.candidate(), tokens),
-        }
+            ended: self.recorder.ended()?,
+        })
     }
 }
 
 /// Settles; while it is not known what was used, frees the places, for the client may go on.
-pub(super) async fn settle(admission: &mut Admission, used: Option<Used>) {
+pub(super) async fn settle(admission: &mut Admission, used: Option<Spent>) {
     match used {
-        Some(used) => admission.settle(used.tokens, used.cost).await,
+        Some(used) => admission.settle(used).await,
         None => admission.free_places().await,
     }
 }

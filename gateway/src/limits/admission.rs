@@ -42,13 +42,24 @@ struct Taken {
     need: Need,
 }
 
+/// What an exchange used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Tokens.
+    pub tokens: u64,
+    /// What they cost, in millionths of the currency.
+    pub cost: u64,
+    /// The time in its terminal event.
+    pub ended: UnixMillis,
+}
+
 /// How a request ended, for its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// It never began: all comes back.
     Never,
-    /// It used so many tokens, which cost so much.
-    Used { tokens: u64, cost: u64 },
+    /// It used something.
+    Used(Spent),
 }
 
 impl Admission {
@@ -124,15 +135,15 @@ impl Admission {
             .settle(Settlement {
                 lease: self.request,
                 shares: places,
-                again: false,
+                ended: self.at,
                 counted_here: false,
             })
             .await;
     }
 
     /// Settles with what was used.
-    pub async fn settle(&mut self, tokens: u64, cost: u64) {
-        self.end(Outcome::Used { tokens, cost }).await;
+    pub async fn settle(&mut self, spent: Spent) {
+        self.end(Outcome::Used(spent)).await;
     }
 
     async fn end(&mut self, outcome: Outcome) {
@@ -153,7 +164,7 @@ impl Admission {
                     rate,
                     amount: i64::from(amount.min(rate.limit)),
                 }),
-                (Need::Rate { rate, amount }, Outcome::Used { tokens, .. }) => {
+                (Need::Rate { rate, amount }, Outcome::Used(Spent { tokens, .. })) => {
                     let reserved = i64::from(amount.min(rate.limit));
                     let used = i64::try_from(tokens).unwrap_or(i64::MAX);
                     (taken.counted == Counted::Tokens).then(|| Back::Rate {
@@ -166,9 +177,9 @@ impl Admission {
             };
             shares.extend(back.map(|back| (taken.bucket.clone(), back)));
         }
-        let spent = match outcome {
-            Outcome::Never => 0,
-            Outcome::Used { cost, .. } => cost,
+        let (spent, ended) = match outcome {
+            Outcome::Never => (0, self.at),
+            Outcome::Used(spent) => (spent.cost, spent.ended),
         };
         for bucket in &self.budgets {
             let reserved = self.reserved(bucket);
@@ -179,7 +190,7 @@ impl Admission {
         Settlement {
             lease: self.request,
             shares,
-            again: false,
+            ended,
             counted_here: false,
         }
     }

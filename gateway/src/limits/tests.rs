@@ -14,6 +14,8 @@ use crate::{
     shared::{MemoryState, WINDOW},
 };
 
+mod dropped;
+
 /// A hub with one key, one user, one model that costs 1 000 millionths a token.
 struct Hub {
     limits: Limits,
@@ -92,6 +94,20 @@ impl Hub {
             },
         };
         self.limits.admit(asking).await
+    }
+}
+
+impl Hub {
+    /// Ends a request, now.
+    async fn settle(&self, admission: &mut Admission, tokens: u64, cost: u64) {
+        let ended = nexus_events::clock::Clock::now(&*self.clock);
+        admission
+            .settle(Spent {
+                tokens,
+                cost,
+                ended,
+            })
+            .await;
     }
 }
 
@@ -178,7 +194,7 @@ async fn the_tightest_limit_is_told_and_the_refusal_names_whose_it_is() {
     let hub = Hub::new(1_000, quota(5, 900, 0, 0), quota(3, 1_000, 0, 0));
     for _ in 0..3 {
         let mut admission = hub.ask(200).await.unwrap();
-        admission.settle(200, 0).await;
+        hub.settle(&mut admission, 200, 0).await;
     }
     let error = hub.ask(200).await.unwrap_err();
     assert_eq!(
@@ -210,11 +226,11 @@ async fn what_was_reserved_and_not_used_comes_back() {
     let mut first = hub.ask(1_000).await.unwrap();
     assert_eq!(told(first.headers(), "tokens")[1], "0");
     hub.ask(1).await.unwrap_err();
-    first.settle(100, 0).await;
+    hub.settle(&mut first, 100, 0).await;
     let mut second = hub.ask(500).await.unwrap();
     assert_eq!(told(second.headers(), "tokens")[1], "400");
     // It used more than anybody thought: the next one waits for it.
-    second.settle(1_400, 0).await;
+    hub.settle(&mut second, 1_400, 0).await;
     hub.ask(1).await.unwrap_err();
     // A whole minute's worth is 500 short of what the limit holds.
     hub.clock.advance(Duration::from_secs(30));
@@ -238,9 +254,9 @@ async fn a_place_is_free_when_its_request_has_ended_however_it_ends() {
     one.free_places().await;
     let three = hub.ask(1).await.unwrap();
     hub.ask(1).await.unwrap_err();
-    one.settle(1, 1).await;
+    hub.settle(&mut one, 1, 1).await;
     hub.ask(1).await.unwrap_err();
-    two.settle(1, 1).await;
+    hub.settle(&mut two, 1, 1).await;
     let mut four = hub.ask(1).await.unwrap();
     four.cancel().await;
     // Dropped, as when its task panics: the background frees it.
@@ -272,9 +288,9 @@ async fn a_month_s_money_is_reserved_charged_and_new_on_the_first() {
         error.message,
         "The user 'ann' may spend 1 USD a month; 0.4 USD are left, and this request may cost 0.6 USD. The next month begins in 10s."
     );
-    first.settle(300, 300_000).await;
+    hub.settle(&mut first, 300, 300_000).await;
     let mut second = hub.ask(600).await.unwrap();
-    second.settle(900, 900_000).await;
+    hub.settle(&mut second, 900, 900_000).await;
     let error = hub.ask(1).await.unwrap_err();
     assert!(
         error.message.contains("; 0 USD are left"),

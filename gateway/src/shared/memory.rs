@@ -18,7 +18,7 @@ use super::{
     ScopeId, SharedState,
     answers::Answers,
     expiring::Expiring,
-    quota::{Demand, Held, Opened, Quotas, Settled, Settlement, Verdict, memory::Counters},
+    quota::{Demand, Held, Quotas, Seed, Settled, Settlement, Verdict, memory::Counters},
 };
 
 /// Ends of exchanges: 400 000, some 60 MiB when full.
@@ -159,8 +159,9 @@ impl Quotas for MemoryState {
     }
 
     fn settle<'a>(&'a self, settlement: &'a Settlement) -> BoxFuture<'a, Settled> {
-        self.count(|counters, now| counters.settle(now, settlement));
-        ready(Settled::Done).boxed()
+        let late = self.count(|counters, now| counters.settle(now, settlement));
+        let settled = if late { Settled::Late } else { Settled::Done };
+        ready(settled).boxed()
     }
 
     fn renew<'a>(&'a self, held: &'a [Held]) -> BoxFuture<'a, ()> {
@@ -172,14 +173,18 @@ impl Quotas for MemoryState {
         ready(()).boxed()
     }
 
-    fn open<'a>(&'a self, bucket: &'a str) -> BoxFuture<'a, Option<Opened>> {
-        let opened = self.count(|counters, now| counters.open(bucket, now));
+    fn open<'a>(
+        &'a self,
+        buckets: &'a [String],
+        afresh: bool,
+    ) -> BoxFuture<'a, Option<Vec<UnixMillis>>> {
+        let opened = self.count(|counters, now| counters.open(buckets, now, afresh));
         ready(Some(opened)).boxed()
     }
 
-    fn seed<'a>(&'a self, bucket: &'a str, before: u64, whole: bool) -> BoxFuture<'a, ()> {
-        self.count(|counters, now| counters.seed(bucket, now, before, whole));
-        ready(()).boxed()
+    fn seed<'a>(&'a self, seed: &'a Seed) -> BoxFuture<'a, bool> {
+        self.count(|counters, now| counters.seed(now, seed));
+        ready(true).boxed()
     }
 }
 

@@ -6,9 +6,17 @@
 //! gives back what was not used and charges what was used beyond it.
 //!
 //! *What it promises.* Either every limit has room and all of it is taken, or
-//! nothing is. Over-use is a debt: the bucket goes below zero and the next
-//! request waits. A place and a reservation are leases: [`LEASE`] after the
-//! last renewal they are free, so a gateway that was killed holds nobody up.
+//! nothing is. Over-use is a debt: the bucket goes below zero, [`DEBT_WINDOWS`]
+//! deep, and the next request waits. A place and a reservation are leases:
+//! [`LEASE`] after the last renewal they are free, so a gateway that was killed
+//! holds nobody up. What was settled stays settled: no renewal on its way takes
+//! it again, and telling a settlement twice charges once.
+//!
+//! *A month's money* has two parts. Each exchange belongs to one of them, by the
+//! time in its terminal event and the counter's `since`, and by nothing else:
+//! what ended before is read from the read model ([`Seed`]), what ended at or
+//! after is charged here. So nothing is counted twice whichever clock is wrong,
+//! and what is told too late is read instead ([`Settled::Late`]).
 //!
 //! *Where.* In process (`memory`), or in Redis with one script and one round
 //! trip ([`super::redis`]); both count in whole numbers and decide alike. While
@@ -32,6 +40,12 @@ pub const LEASE: Duration = Duration::from_mins(1);
 
 /// How long a month's money is remembered after its last use: 40 days, longer than a month.
 pub const BUDGET_LIFE: Duration = Duration::from_hours(40 * 24);
+
+/// How long it is remembered that a request's money was settled: 10 min.
+///
+/// For so long a settlement of unknown outcome may be told again. Longer costs memory: 100 requests
+/// a second with a budget are 60 000 keys, some 8 MiB. What is older is read from the read model.
+pub const SETTLED_LIFE: Duration = Duration::from_mins(10);
 
 /// How long a gateway counts as living after its last word: 30 s, three words.
 pub const GATEWAY_LIFE: Duration = Duration::from_secs(30);
@@ -124,6 +138,8 @@ pub struct Verdict {
     pub allowed: bool,
     /// How each limit stands, in the order of the demand.
     pub standings: Vec<Standing>,
+    /// Whether this gateway decided by itself, and the shared state may have let it in as well.
+    pub is_unknown: bool,
 }
 
 /// What is given back to a limit, or charged.
@@ -154,8 +170,8 @@ pub struct Settlement {
     pub lease: RequestId,
     /// Name of each limit, and what it gets.
     pub shares: Vec<(String, Back)>,
-    /// Whether it may have been told already: then money is charged only in exchange for its reservation.
-    pub again: bool,
+    /// The time in its terminal event: it decides who counts the money.
+    pub ended: UnixMillis,
     /// Whether this gateway has counted it by itself while Redis was away.
     pub counted_here: bool,
 }
@@ -165,6 +181,8 @@ pub struct Settlement {
 pub enum Settled {
     /// All gateways know it.
     Done,
+    /// The same, but money was not charged: it ended before its budget is counted here, and is to be read.
+    Late,
     /// Only this one does.
     Away,
     /// All may know it, or only this one.
@@ -180,13 +198,19 @@ pub struct Held {
     pub shares: Vec<(String, Option<u64>)>,
 }
 
-/// A month's money as the shared state has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
-    /// Since when it is counted there; what was spent before is to be read elsewhere.
+/// What was spent of a month's money before it is counted in the shared state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seed {
+    /// The budget.
+    pub bucket: String,
+    /// Since when it is counted there. A seed up to another moment says nothing.
     pub since: UnixMillis,
-    /// Whether what was spent before is known.
-    pub seeded: bool,
+    /// What was spent by exchanges that ended before.
+    pub spent: u64,
+    /// How much of the log that was read from: of two, the one that has seen more counts.
+    pub position: u64,
+    /// Whether all is in it that this gateway knows of; else it is a lower bound.
+    pub is_whole: bool,
 }
 
 /// Limits that gateways share. No call fails; each is bounded in time like all of the shared state.
@@ -203,11 +227,19 @@ pub trait Quotas {
     /// Says that this gateway lives, and counts those that do.
     fn beat(&self, gateway: OutboxId) -> BoxFuture<'_, ()>;
 
-    /// Begins to count a month's money, if nobody has; `None` while that cannot be shared.
-    fn open<'a>(&'a self, bucket: &'a str) -> BoxFuture<'a, Option<Opened>>;
+    /// Begins to count months' money where nobody has, and tells since when each is counted; `None`
+    /// while that cannot be shared.
+    ///
+    /// `afresh`: counts all of them from now on. What was counted until then stands in for what is to
+    /// be read, until that is.
+    fn open<'a>(
+        &'a self,
+        buckets: &'a [String],
+        afresh: bool,
+    ) -> BoxFuture<'a, Option<Vec<UnixMillis>>>;
 
-    /// Sets what was spent of it before; `whole` when nothing of that can be missing any more.
-    fn seed<'a>(&'a self, bucket: &'a str, before: u64, whole: bool) -> BoxFuture<'a, ()>;
+    /// Sets what was spent of a month's money before; tells whether that reached the shared state.
+    fn seed<'a>(&'a self, seed: &'a Seed) -> BoxFuture<'a, bool>;
 }
 
 impl Need {
@@ -259,6 +291,11 @@ impl Rate {
         u64::try_from(parts).unwrap_or(0) / self.window_ms()
     }
 
+    /// The deepest debt, in parts: below it nothing more is owed.
+    pub(super) fn debt_max(self) -> i64 {
+        self.capacity().saturating_mul(DEBT_WINDOWS).min(DEBT_MAX)
+    }
+
     /// Parts for what is given back or charged, within what both implementations count exactly.
     pub(super) fn signed_parts(self, amount: i64) -> i64 {
         let window = i64::try_from(self.window_ms()).unwrap_or(1);
@@ -266,7 +303,13 @@ impl Rate {
     }
 }
 
-/// The deepest debt of a bucket, in parts: 2^51, far from where Lua's numbers lose their ones.
+/// How many times its window a bucket can be in debt: 10, for tokens a minute ten minutes.
+///
+/// One answer that is far larger than the limit would else lock a key for hours. Ten minutes are long
+/// enough that nobody gains by it, and short enough to be waited for.
+pub const DEBT_WINDOWS: i64 = 10;
+
+/// The most parts that are counted: 2^51, far from where Lua's numbers lose their ones.
 pub(super) const DEBT_MAX: i64 = 1 << 51;
 
 /// The most that a sum of money says: 2^52.

@@ -84,6 +84,25 @@ impl std::fmt::Debug for Connection {
     }
 }
 
+/// A call that Redis did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unanswered {
+    /// There was no connection to send it on: it did nothing.
+    Refused,
+    /// It may have been carried out.
+    Unknown,
+}
+
+impl Unanswered {
+    fn of(error: &redis::RedisError) -> Self {
+        if error.is_connection_refusal() {
+            Self::Refused
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
 impl RedisState {
     /// Shared state at that address; `local` serves while Redis does not.
     ///
@@ -117,7 +136,7 @@ impl RedisState {
         let ping = redis::cmd("PING");
         let mut connection = state.connection.0.clone();
         let answer = ping.exec_async(&mut connection);
-        state.noted(timeout(CONNECT_TIMEOUT, answer).await);
+        let _answered = state.noted(timeout(CONNECT_TIMEOUT, answer).await).is_ok();
         Ok(state)
     }
 
@@ -140,17 +159,29 @@ impl RedisState {
         call: &ScriptInvocation<'_>,
         bound: Duration,
     ) -> Option<T> {
+        self.tried(call, bound).await.ok()
+    }
+
+    /// The same, with what is known of a call that was not answered.
+    async fn tried<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+        bound: Duration,
+    ) -> Result<T, Unanswered> {
         let mut connection = self.connection.0.clone();
         let answer = call.invoke_async(&mut connection);
         self.noted(timeout(bound, answer).await)
     }
 
     /// Notes what came of a call.
-    fn noted<T>(&self, answer: Result<Result<T, redis::RedisError>, Elapsed>) -> Option<T> {
+    fn noted<T>(
+        &self,
+        answer: Result<Result<T, redis::RedisError>, Elapsed>,
+    ) -> Result<T, Unanswered> {
         let (value, outcome) = match answer {
-            Ok(Ok(value)) => (Some(value), Outcome::Answered),
-            Ok(Err(error)) => (None, Outcome::Failed(error)),
-            Err(_elapsed) => (None, Outcome::Late),
+            Ok(Ok(value)) => (Ok(value), Outcome::Answered),
+            Ok(Err(error)) => (Err(Unanswered::of(&error)), Outcome::Failed(error)),
+            Err(_elapsed) => (Err(Unanswered::Unknown), Outcome::Late),
         };
         self.health.note(Instant::now(), &outcome);
         value

@@ -1,5 +1,7 @@
 //! Tokens that were used in a time, as far as prices tell them apart.
 
+use std::ops::Range;
+
 use nexus_events::{
     clock::UnixMillis,
     config_event::PricedTokens,
@@ -35,17 +37,17 @@ struct Row {
 }
 
 impl ReadModel {
-    /// Tokens of the requests that came at or after `from` and ended before `before`.
+    /// Tokens of the requests that came at or after `from` and ended in a time.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn used_tokens(
         &self,
         from: UnixMillis,
-        before: UnixMillis,
+        ended: Range<UnixMillis>,
     ) -> Result<Vec<UsedTokens>, ReadError> {
         let mut snapshot = self.snapshot().await?;
-        // Whoever came in this time also ended in it: the index on the end finds them all.
+        // By the index on the end: nearly all that ended in this time also came in it.
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT key_id, provider_id, model, min(received_ms) AS first_ms,
                  sum(coalesce(input_tokens, counted_input_tokens, 0)) AS input,
@@ -53,14 +55,15 @@ impl ReadModel {
                      usage_raw, '$.prompt_tokens_details.cached_tokens') AS INTEGER), 0))) AS cached,
                  sum(coalesce(output_tokens, counted_output_tokens, 0)) AS output
              FROM exchanges
-             WHERE ended_ms >= ?1 AND ended_ms < ?2 AND received_ms >= ?1
+             WHERE ended_ms >= ?2 AND ended_ms < ?3 AND received_ms >= ?1
                  AND key_id IS NOT NULL AND provider_id IS NOT NULL AND model IS NOT NULL
              GROUP BY key_id, provider_id, model,
                  (SELECT count(*) FROM prices WHERE valid_from_ms <= received_ms)
              ORDER BY key_id, provider_id, model, first_ms",
         )
         .bind(from.as_millis())
-        .bind(before.as_millis())
+        .bind(ended.start.as_millis())
+        .bind(ended.end.as_millis())
         .fetch_all(&mut *snapshot)
         .await?;
         rows.into_iter().map(Row::used).collect()

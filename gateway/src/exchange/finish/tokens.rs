@@ -28,7 +28,6 @@ impl Exchange {
             () = self.parts.hard_stop.cancelled() => return,
         };
         let used = self.used_as_counted(&counted);
-        settle(&mut self.admission, Some(used)).await;
         let record = match self.tokens_counted(counted, false) {
             Ok(record) => record,
             Err(error) => return self.unrecorded(&error.into()),
@@ -46,6 +45,8 @@ impl Exchange {
             }
             pause = (pause * 2).min(UNWRITTEN_PAUSE_MAX);
         }
+        // After it is written: what comes too late to be charged is read from there.
+        settle(&mut self.admission, used).await;
         drop(self.backlog);
     }
 

@@ -64,14 +64,16 @@ impl Lost {
     }
 
     /// Settles and removes it, until the soft stop; the next start does what is left.
+    ///
+    /// Then what was spent is in the log, also what an earlier process could not tell any more.
     pub(super) async fn settle(mut self) {
         let adopted = std::mem::take(&mut self.adopted);
-        if adopted.is_empty() {
-            return;
+        if !adopted.is_empty() {
+            let stop = self.state.soft_stop.clone();
+            let settling = Box::pin(self.run(adopted));
+            stop.run_until_cancelled(settling).await;
         }
-        let stop = self.state.soft_stop.clone();
-        let settling = Box::pin(self.run(adopted));
-        stop.run_until_cancelled(settling).await;
+        self.state.limits.begin_afresh();
     }
 
     async fn run(&self, adopted: Vec<Adopted>) {

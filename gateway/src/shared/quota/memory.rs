@@ -6,8 +6,8 @@ use hashlink::LinkedHashMap;
 use nexus_events::{clock::UnixMillis, id::RequestId};
 
 use super::{
-    BUDGET_LIFE, Back, DEBT_MAX, Demand, Held, LEASE, Need, Opened, SUM_MAX, Settlement, Standing,
-    Verdict,
+    BUDGET_LIFE, Back, Demand, Held, LEASE, Need, SETTLED_LIFE, SUM_MAX, Seed, Settlement,
+    Standing, Verdict,
 };
 use crate::shared::{Rate, expiring::Expiring};
 
@@ -20,6 +20,15 @@ pub(in crate::shared) struct Counters {
     rates: Expiring<Box<str>, Bucket>,
     places: Expiring<Box<str>, Leases>,
     budgets: Expiring<Box<str>, Budget>,
+    /// What was settled, so that it is not taken or charged again.
+    settled: Expiring<(RequestId, Settling), ()>,
+}
+
+/// What of a request is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Settling {
+    Places,
+    Money,
 }
 
 /// A token bucket that can be in debt.
@@ -42,8 +51,11 @@ struct Budget {
     since: UnixMillis,
     /// Spent before `since`, as far as it is known.
     before: u64,
-    seeded: bool,
+    /// How much of the log that is read from.
+    position: u64,
     spent: u64,
+    /// The latest end of what was charged.
+    last: UnixMillis,
     reserved: Leases,
 }
 
@@ -53,6 +65,7 @@ impl Counters {
             rates: Expiring::new(BUCKETS_MAX),
             places: Expiring::new(BUCKETS_MAX),
             budgets: Expiring::new(BUCKETS_MAX),
+            settled: Expiring::new(BUCKETS_MAX),
         }
     }
 
@@ -74,7 +87,11 @@ impl Counters {
                 self.take(&share.bucket, now, demand.lease, standing);
             }
         }
-        Verdict { allowed, standings }
+        Verdict {
+            allowed,
+            standings,
+            is_unknown: false,
+        }
     }
 
     fn known_spent(&mut self, name: &str, now: UnixMillis, need: Need) -> u64 {
@@ -128,34 +145,62 @@ impl Counters {
         }
     }
 
-    /// Gives back and charges.
-    pub(in crate::shared) fn settle(&mut self, now: UnixMillis, settlement: &Settlement) {
+    /// Gives back and charges; tells whether money was left to be read.
+    pub(in crate::shared) fn settle(&mut self, now: UnixMillis, settlement: &Settlement) -> bool {
+        let (lease, mut first, mut late) = (settlement.lease, None, false);
         for (name, back) in &settlement.shares {
             match *back {
                 Back::Rate { rate, amount } => {
                     let bucket = Bucket::at(self.rates.get(name.as_str(), now), rate, now);
                     let parts = bucket.parts.saturating_add(rate.signed_parts(amount));
-                    self.put_rate(name, now, rate, parts.clamp(-DEBT_MAX, rate.capacity()));
+                    self.put_rate(
+                        name,
+                        now,
+                        rate,
+                        parts.clamp(-rate.debt_max(), rate.capacity()),
+                    );
                 }
-                Back::Place => {
-                    if let Some(places) = self.places.get(name.as_str(), now) {
-                        places.remove(settlement.lease);
-                    }
-                }
+                Back::Place => self.free_place(name, now, lease),
                 Back::Budget { spent, .. } => {
+                    let first = *first.get_or_insert_with(|| {
+                        let known = self.settled.get(&(lease, Settling::Money), now).is_some();
+                        if !known {
+                            self.note_settled(lease, Settling::Money, now, SETTLED_LIFE);
+                        }
+                        !known
+                    });
                     let budget = self.budget(name, now);
-                    let was_there = budget.reserved.swept(now).remove(settlement.lease);
-                    if was_there || !settlement.again {
-                        budget.spent = budget.spent.saturating_add(spent).min(SUM_MAX);
+                    budget.reserved.swept(now).remove(lease);
+                    if first && spent > 0 {
+                        late |= !budget.charge(settlement.ended, spent);
                     }
                 }
             }
         }
+        late
     }
 
-    /// Renews leases; takes those again that are not there.
+    fn free_place(&mut self, name: &str, now: UnixMillis, lease: RequestId) {
+        self.note_settled(lease, Settling::Places, now, LEASE);
+        if let Some(places) = self.places.get(name, now) {
+            places.remove(lease);
+        }
+    }
+
+    fn note_settled(&mut self, lease: RequestId, what: Settling, now: UnixMillis, life: Duration) {
+        self.settled.insert((lease, what), (), now, life);
+    }
+
+    /// Renews leases; takes those again that are not there and were not settled.
     pub(in crate::shared) fn hold(&mut self, now: UnixMillis, held: &Held) {
         for (name, reserved) in &held.shares {
+            let what = match reserved {
+                None => Settling::Places,
+                Some(_) => Settling::Money,
+            };
+            if self.settled.get(&(held.lease, what), now).is_some() {
+                continue;
+            }
             match reserved {
                 None => self.hold_place(name, now, held.lease),
                 Some(amount) => {
@@ -169,10 +214,8 @@ impl Counters {
     /// Frees the place of a request, and nothing else.
     pub(in crate::shared) fn free_places(&mut self, now: UnixMillis, settlement: &Settlement) {
         for (name, back) in &settlement.shares {
-            if *back == Back::Place
-                && let Some(places) = self.places.get(name.as_str(), now)
-            {
-                places.remove(settlement.lease);
+            if *back == Back::Place {
+                self.free_place(name, now, settlement.lease);
             }
         }
     }
@@ -183,26 +226,40 @@ impl Counters {
         budget.before = used;
         budget.spent = 0;
         budget.reserved = Leases::default();
+        // Whatever is settled from now on comes on top of it, whenever it ended.
+        budget.since = UnixMillis::from_millis(i64::MIN);
     }
 
-    pub(in crate::shared) fn open(&mut self, name: &str, now: UnixMillis) -> Opened {
-        let budget = self.budget(name, now);
-        Opened {
-            since: budget.since,
-            seeded: budget.seeded,
-        }
-    }
-
-    pub(in crate::shared) fn seed(
+    /// Begins to count, all of it from now on with `afresh`; tells since when each is counted.
+    pub(in crate::shared) fn open(
         &mut self,
-        name: &str,
+        names: &[String],
         now: UnixMillis,
-        before: u64,
-        whole: bool,
-    ) {
-        let budget = self.budget(name, now);
-        budget.before = before.min(SUM_MAX);
-        budget.seeded = whole;
+        afresh: bool,
+    ) -> Vec<UnixMillis> {
+        let open = |name: &String| {
+            let budget = self.budget(name, now);
+            if afresh {
+                budget.begin_afresh(now);
+            }
+            budget.since
+        };
+        names.iter().map(open).collect()
+    }
+
+    /// Sets what was spent before.
+    pub(in crate::shared) fn seed(&mut self, now: UnixMillis, seed: &Seed) {
+        let budget = self.budget(&seed.bucket, now);
+        if budget.since != seed.since {
+            return;
+        }
+        let spent = seed.spent.min(SUM_MAX);
+        if !seed.is_whole {
+            budget.before = budget.before.max(spent);
+        } else if seed.position >= budget.position {
+            budget.before = spent;
+            budget.position = seed.position;
+        }
     }
 
     fn put_rate(&mut self, name: &str, now: UnixMillis, rate: Rate, parts: i64) {
@@ -226,8 +283,9 @@ impl Counters {
         let new = || Budget {
             since: now,
             before: 0,
-            seeded: false,
+            position: 0,
             spent: 0,
+            last: UnixMillis::from_millis(i64::MIN),
             reserved: Leases::default(),
         };
         self.budgets
@@ -247,8 +305,10 @@ impl Bucket {
         // A clock that was set back brings nothing and takes nothing.
         let passed_ms = (now.as_millis() - known.at.as_millis()).max(0);
         let inflow = passed_ms.saturating_mul(i64::from(rate.limit));
+        // The debt was run into under a limit that may have been another one.
+        let parts = known.parts.max(-rate.debt_max());
         Self {
-            parts: known.parts.saturating_add(inflow).min(rate.capacity()),
+            parts: parts.saturating_add(inflow).min(rate.capacity()),
             at: known.at.max(now),
         }
     }
@@ -281,6 +341,24 @@ impl Leases {
 }
 
 impl Budget {
+    /// Charges what an exchange spent; `false` when that is to be read, because it ended before.
+    fn charge(&mut self, ended: UnixMillis, spent: u64) -> bool {
+        if ended < self.since {
+            return false;
+        }
+        self.spent = self.spent.saturating_add(spent).min(SUM_MAX);
+        self.last = self.last.max(ended);
+        true
+    }
+
+    /// Counts from now on, and from after whatever was charged: that is to be read.
+    fn begin_afresh(&mut self, now: UnixMillis) {
+        self.since = now.max(self.last.plus(Duration::from_millis(1)));
+        self.before = self.before.saturating_add(self.spent).min(SUM_MAX);
+        self.position = 0;
+        self.spent = 0;
+    }
+
     fn used(&mut self, now: UnixMillis) -> u64 {
         let reserved = self.reserved.swept(now).sum;
         let sum = self.before.saturating_add(self.spent);

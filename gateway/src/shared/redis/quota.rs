@@ -3,15 +3,18 @@
 //! All keys carry one hash tag, because one step must see all of them; so the
 //! limits of a hub lie in one slot of a Redis Cluster. A limit is a hash
 //! (`parts`, `at`), a sorted set of leases by their end, or both for a month's
-//! money (`since`, `before`, `spent`, `reserved`); there a lease is
-//! `<request>:<reserved>`, so that the one that ends tells what it held.
+//! money (`since`, `before` with its `position`, `spent` with the `last` end,
+//! `reserved`); there a lease is `<request>:<reserved>`, so that the one that
+//! ends tells what it held. A key of its own marks that places or money of a
+//! request were settled, until nobody can ask for it any more.
 
-use nexus_events::id::OutboxId;
+use nexus_events::id::{OutboxId, RequestId};
 use redis::{Script, ScriptInvocation};
 
 use super::scripts::millis;
 use crate::shared::quota::{
-    BUDGET_LIFE, Back, DEBT_MAX, Demand, GATEWAY_LIFE, Held, LEASE, Need, SUM_MAX, Settlement,
+    BUDGET_LIFE, Back, DEBT_MAX, DEBT_WINDOWS, Demand, GATEWAY_LIFE, Held, LEASE, Need,
+    SETTLED_LIFE, SUM_MAX, Seed, Settlement,
 };
 
 /// What the scripts below have in common.
@@ -24,10 +27,14 @@ end
 local function field(key, name)
   return tonumber(redis.call('HGET', key, name)) or 0
 end
+local function deepest(limit, window)
+  return math.min(DEBT_MAX, DEBT_WINDOWS * limit * window)
+end
 local function refilled(key, limit, window)
   local bucket = redis.call('HMGET', key, 'parts', 'at')
   local at = tonumber(bucket[2]) or now
   local parts = tonumber(bucket[1]) or limit * window
+  parts = math.max(parts, -deepest(limit, window))
   return math.min(limit * window, parts + math.max(0, now - at) * limit), math.max(at, now)
 end
 local function pour(key, limit, window, parts, at)
@@ -100,49 +107,65 @@ for _, one in ipairs(list) do
 end
 return answer";
 
-/// Keys as above. Arguments: the lease, whether again, milliseconds of a budget, the deepest debt, the
-/// largest sum; then of each limit its sort and three numbers.
+/// Keys: the marks of places and of money, then as above. Arguments: the lease, when it ended, milliseconds
+/// of a budget, of the marks of places and of money, the largest sum; then of each limit its sort and
+/// three numbers. Answers whether money was left to be read.
 const SETTLE: &str = r"
-local debt, most = tonumber(ARGV[4]), tonumber(ARGV[5])
-local key, arg = 1, 6
+local ended, most = tonumber(ARGV[2]), tonumber(ARGV[6])
+local key, arg, late, first = 3, 7, 0, nil
 while ARGV[arg] do
   local sort = ARGV[arg]
   local a, b, c = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
   if sort == 'rate' then
     local parts, at = refilled(KEYS[key], a, b)
-    parts = math.max(-debt, math.min(a * b, parts + c))
+    parts = math.max(-deepest(a, b), math.min(a * b, parts + c))
     pour(KEYS[key], a, b, parts, at)
   elseif sort == 'place' then
+    redis.call('SET', KEYS[1], '', 'PX', ARGV[4])
     redis.call('ZREM', KEYS[key], ARGV[1])
   else
+    if first == nil then
+      first = redis.call('SET', KEYS[2], '', 'NX', 'PX', ARGV[5])
+    end
     local hash = KEYS[key]
     key = key + 1
     sweep(KEYS[key], hash)
     open(hash, ARGV[3])
-    local there = redis.call('ZREM', KEYS[key], ARGV[1] .. ':' .. whole(a))
-    if there == 1 then
+    if redis.call('ZREM', KEYS[key], ARGV[1] .. ':' .. whole(a)) == 1 then
       redis.call('HINCRBY', hash, 'reserved', whole(0 - a))
     end
-    if there == 1 or ARGV[2] == '0' then
-      redis.call('HSET', hash, 'spent', whole(math.min(most, field(hash, 'spent') + b)))
+    if first and b > 0 then
+      if ended < field(hash, 'since') then
+        late = 1
+      else
+        redis.call('HSET', hash, 'spent', whole(math.min(most, field(hash, 'spent') + b)),
+          'last', whole(math.max(field(hash, 'last'), ended)))
+      end
     end
   end
   key, arg = key + 1, arg + 4
-end";
+end
+return late";
 
-/// Keys as above. Arguments: milliseconds of a lease and of a budget; then of each limit the lease and
-/// what is reserved, empty for a place.
+/// Keys: of each limit the mark, then as above. Arguments: milliseconds of a lease and of a budget; then of
+/// each limit the lease and what is reserved, empty for a place.
 const RENEW: &str = r"
 local key, arg = 1, 3
 while ARGV[arg] do
+  local ended = redis.call('EXISTS', KEYS[key]) == 1
+  key = key + 1
   if ARGV[arg + 1] == '' then
-    lease(KEYS[key], ARGV[arg], ARGV[1], ARGV[1])
+    if not ended then
+      lease(KEYS[key], ARGV[arg], ARGV[1], ARGV[1])
+    end
   else
     local hash = KEYS[key]
     key = key + 1
-    open(hash, ARGV[2])
-    if lease(KEYS[key], ARGV[arg] .. ':' .. ARGV[arg + 1], ARGV[1], ARGV[2]) == 1 then
-      redis.call('HINCRBY', hash, 'reserved', ARGV[arg + 1])
+    if not ended then
+      open(hash, ARGV[2])
+      if lease(KEYS[key], ARGV[arg] .. ':' .. ARGV[arg + 1], ARGV[1], ARGV[2]) == 1 then
+        redis.call('HINCRBY', hash, 'reserved', ARGV[arg + 1])
+      end
     end
   end
   key, arg = key + 1, arg + 2
@@ -154,15 +177,32 @@ sweep(KEYS[1])
 lease(KEYS[1], ARGV[1], ARGV[2], ARGV[2])
 return redis.call('ZCARD', KEYS[1])";
 
-/// Key: the budget. Argument: its milliseconds. Answers since when it is counted, and whether what was before is known.
+/// Keys: budgets. Arguments: their milliseconds, whether afresh, the largest sum. Answers since when each
+/// is counted.
 const OPEN: &str = r"
-open(KEYS[1], ARGV[1])
-return {field(KEYS[1], 'since'), field(KEYS[1], 'seeded')}";
+local answer = {}
+for place, hash in ipairs(KEYS) do
+  open(hash, ARGV[1])
+  if ARGV[2] == '1' then
+    local before = math.min(tonumber(ARGV[3]), field(hash, 'before') + field(hash, 'spent'))
+    redis.call('HSET', hash, 'since', whole(math.max(now, field(hash, 'last') + 1)),
+      'before', whole(before), 'position', '0', 'spent', '0')
+  end
+  answer[place] = field(hash, 'since')
+end
+return answer";
 
-/// Key: the budget. Arguments: its milliseconds, what was spent before, whether that is all.
+/// Key: the budget. Arguments: its milliseconds, since when it is counted, what was spent before, what of
+/// the log that was read from, whether that is all.
 const SEED: &str = r"
 open(KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[1], 'before', ARGV[2], 'seeded', ARGV[3])";
+if field(KEYS[1], 'since') == tonumber(ARGV[2]) then
+  if ARGV[5] == '0' then
+    redis.call('HSET', KEYS[1], 'before', whole(math.max(field(KEYS[1], 'before'), tonumber(ARGV[3]))))
+  elseif tonumber(ARGV[4]) >= field(KEYS[1], 'position') then
+    redis.call('HSET', KEYS[1], 'before', ARGV[3], 'position', ARGV[4])
+  end
+end";
 
 /// The scripts of the limits.
 #[derive(Debug)]
@@ -177,7 +217,10 @@ pub(super) struct QuotaScripts {
 
 impl QuotaScripts {
     pub(super) fn new() -> Self {
-        let script = |text: &str| Script::new(&format!("{COMMON}{text}"));
+        let common = COMMON
+            .replace("DEBT_MAX", &DEBT_MAX.to_string())
+            .replace("DEBT_WINDOWS", &DEBT_WINDOWS.to_string());
+        let script = |text: &str| Script::new(&format!("{common}{text}"));
         Self {
             admit: script(ADMIT),
             settle: script(SETTLE),
@@ -213,10 +256,13 @@ impl QuotaScripts {
 
     pub(super) fn settle(&self, settlement: &Settlement) -> ScriptInvocation<'_> {
         let mut call = self.settle.prepare_invoke();
-        call.arg(settlement.lease.to_string())
-            .arg(i32::from(settlement.again))
+        let marks = [PLACES, MONEY].map(|what| mark_key(settlement.lease, what));
+        call.key(&marks)
+            .arg(settlement.lease.to_string())
+            .arg(settlement.ended.as_millis())
             .arg(millis(BUDGET_LIFE))
-            .arg(DEBT_MAX)
+            .arg(millis(LEASE))
+            .arg(millis(SETTLED_LIFE))
             .arg(SUM_MAX);
         for (bucket, back) in &settlement.shares {
             call.key(key(bucket));
@@ -241,7 +287,8 @@ impl QuotaScripts {
         call.arg(millis(LEASE)).arg(millis(BUDGET_LIFE));
         for one in held {
             for (bucket, reserved) in &one.shares {
-                call.key(key(bucket));
+                let what = reserved.map_or(PLACES, |_| MONEY);
+                call.key(mark_key(one.lease, what)).key(key(bucket));
                 if reserved.is_some() {
                     call.key(held_key(bucket));
                 }
@@ -261,20 +308,37 @@ impl QuotaScripts {
         call
     }
 
-    pub(super) fn open(&self, bucket: &str) -> ScriptInvocation<'_> {
+    pub(super) fn open(&self, buckets: &[String], afresh: bool) -> ScriptInvocation<'_> {
         let mut call = self.open.prepare_invoke();
-        call.key(key(bucket)).arg(millis(BUDGET_LIFE));
+        for bucket in buckets {
+            call.key(key(bucket));
+        }
+        call.arg(millis(BUDGET_LIFE))
+            .arg(i32::from(afresh))
+            .arg(SUM_MAX);
         call
     }
 
-    pub(super) fn seed(&self, bucket: &str, before: u64, whole: bool) -> ScriptInvocation<'_> {
+    pub(super) fn seed(&self, seed: &Seed) -> ScriptInvocation<'_> {
         let mut call = self.seed.prepare_invoke();
-        call.key(key(bucket))
+        call.key(key(&seed.bucket))
             .arg(millis(BUDGET_LIFE))
-            .arg(before.min(SUM_MAX))
-            .arg(i32::from(whole));
+            .arg(seed.since.as_millis())
+            .arg(seed.spent.min(SUM_MAX))
+            .arg(seed.position)
+            .arg(i32::from(seed.is_whole));
         call
     }
+}
+
+/// The mark that the places of a request were settled.
+const PLACES: &str = "places";
+
+/// The mark that its money was.
+const MONEY: &str = "money";
+
+fn mark_key(lease: RequestId, what: &str) -> String {
+    format!("nexus:{{limits}}:settled:{lease}:{what}")
 }
 
 fn key(bucket: &str) -> String {

@@ -143,6 +143,8 @@ impl Sweeper {
         }
         self.stored().await?;
         if settled > 0 {
+            // Nobody else tells what they spent.
+            self.state.limits.begin_afresh();
             tracing::warn!(outbox = %silent.outbox, requests = settled, "settled requests of a gateway that was not heard of any more");
         }
         Ok(settled)
