@@ -47,6 +47,9 @@ pub struct AnswerContent<'a> {
     /// The choices, in the order of their index.
     #[serde(borrow)]
     pub choices: Vec<AnswerChoice<'a>>,
+    /// What a whole answer says beside its choices and its usage, such as `system_fingerprint`; written only.
+    #[serde(flatten, skip_deserializing)]
+    pub rest: RawObject<'a>,
 }
 
 /// One choice of an answer.
@@ -60,4 +63,7 @@ pub struct AnswerChoice<'a> {
     /// The assistant's message.
     #[serde(borrow)]
     pub message: &'a RawValue,
+    /// What a whole answer says beside the message, such as `logprobs`; written only.
+    #[serde(flatten, skip_deserializing)]
+    pub rest: RawObject<'a>,
 }

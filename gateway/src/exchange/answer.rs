@@ -48,6 +48,7 @@ pub struct Answer {
     id: Option<String>,
     model: Option<String>,
     choices: BTreeMap<u32, Choice>,
+    rest: Option<Box<RawValue>>,
     usage: Option<TokenUsage>,
     usage_raw: Option<Box<RawValue>>,
     bytes: usize,
@@ -57,6 +58,7 @@ pub struct Answer {
 struct Choice {
     finish_reason: Option<String>,
     message: Message,
+    rest: Option<Box<RawValue>>,
 }
 
 #[derive(Debug)]
@@ -80,18 +82,34 @@ pub struct AnsweredChoice {
     pub finish_reason: Option<String>,
     /// The assistant's message.
     pub message: Box<RawValue>,
+    /// What a whole answer says beside it, an object: `logprobs`, verdicts of content filters.
+    pub rest: Option<Box<RawValue>>,
 }
 
-/// The choices as the terminal event carries them.
-pub fn content(choices: &[AnsweredChoice]) -> AnswerContent<'_> {
+/// The choices as the terminal event carries them, and what a whole answer says beside them.
+///
+/// Of an answer that was streamed the chunks have that.
+pub fn content<'a>(choices: &'a [AnsweredChoice], rest: Option<&'a RawValue>) -> AnswerContent<'a> {
     let choices = choices.iter().map(|choice| AnswerChoice {
         index: choice.index,
         finish_reason: choice.finish_reason.as_deref().map(Into::into),
         message: &choice.message,
+        rest: members(choice.rest.as_deref()),
     });
     AnswerContent {
         choices: choices.collect(),
+        rest: members(rest),
     }
+}
+
+fn members(object: Option<&RawValue>) -> RawObject<'_> {
+    let members = object.and_then(|object| serde_json::from_str(object.get()).ok());
+    members.unwrap_or_default()
+}
+
+fn owned(members: &RawObject<'_>) -> Option<Box<RawValue>> {
+    let some = (!members.is_empty()).then_some(members);
+    some.and_then(|members| to_raw_value(members).ok())
 }
 
 impl Answer {
@@ -102,12 +120,14 @@ impl Answer {
     pub fn take(&mut self, response: &ChatResponse<'_>) -> Result<(), AnswerTooLarge> {
         self.identify(response.id, response.model);
         self.count(response.usage);
+        self.rest = owned(&response.rest);
         for choice in &response.choices {
             self.grow(choice.message.get().len())?;
             let finish_reason = choice.finish_reason.as_ref();
             let taken = Choice {
                 finish_reason: finish_reason.map(|reason| reason.as_str().to_owned()),
                 message: Message::Whole(choice.message.to_owned()),
+                rest: owned(&choice.rest),
             };
             self.choices.insert(choice.index, taken);
             self.check_choices()?;
@@ -193,8 +213,14 @@ impl Answer {
             index: *index,
             finish_reason: choice.finish_reason.clone(),
             message: choice.message.to_raw(),
+            rest: choice.rest.clone(),
         });
         choices.collect()
+    }
+
+    /// What a whole answer says beside its choices and its usage, an object.
+    pub fn rest(&self) -> Option<&RawValue> {
+        self.rest.as_deref()
     }
 
     fn identify(&mut self, id: Option<&RawValue>, model: Option<&RawValue>) {

@@ -161,7 +161,7 @@ impl Exchange {
         }
         let mut terminal = self.terminal(&served, ids, client);
         let uncounted = terminal.usage_source.is_none();
-        let content = answer::content(choices);
+        let content = answer::content(choices, self.answer.rest());
         let content = (!choices.is_empty()).then_some(&content);
         let error = match self.recorder.terminal(&terminal, content, uncounted) {
             Ok(count) => {
@@ -216,7 +216,7 @@ impl Exchange {
                 () = self.parts.hard_stop.cancelled() => return None,
             }
             pause = (pause * 2).min(UNWRITTEN_PAUSE_MAX);
-            let content = answer::content(choices);
+            let content = answer::content(choices, self.answer.rest());
             let content = (!terminal.messages.is_empty()).then_some(&content);
             match self.recorder.terminal(&terminal, content, uncounted) {
                 Ok(count) => return count,

@@ -304,7 +304,7 @@ impl Settlement {
             )?);
         }
         if let Some(terminal) = &self.terminal {
-            let content = answer::content(&self.choices);
+            let content = answer::content(&self.choices, None);
             let content = (!self.choices.is_empty()).then_some(&content);
             let stamp = Stamp::draw(clock);
             records.push(exchange_event::record(
@@ -369,6 +369,7 @@ fn choices_of(content: &RawValue) -> Vec<AnsweredChoice> {
             index: choice.index,
             finish_reason: choice.finish_reason.map(std::borrow::Cow::into_owned),
             message: choice.message.to_owned(),
+            rest: None,
         })
         .collect()
 }

@@ -7,6 +7,7 @@ use crate::exchange::answer::AnsweredChoice;
 
 fn uncounted(body: impl Into<Bytes>, answers: &[&str]) -> Uncounted {
     let choice = |(index, answer): (usize, &&str)| AnsweredChoice {
+        rest: None,
         index: u32::try_from(index).unwrap(),
         finish_reason: None,
         message: to_raw_value(&json!({"role": "assistant", "content": answer})).unwrap(),

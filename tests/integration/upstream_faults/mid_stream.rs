@@ -9,9 +9,9 @@ use serde_json::json;
 use crate::recorded::Recorded;
 use crate::stage::{Stage, ask, ensure_error, ensure_error_object, request_id};
 
-/// An event of more than the 1 MiB that the hub takes.
+/// An event of more than the 8 MiB that the hub takes.
 fn too_large_event() -> String {
-    format!("data: {{\"id\": \"{}\"}}\n\n", "x".repeat(1_100_000))
+    format!("data: {{\"id\": \"{}\"}}\n\n", "x".repeat(8_500_000))
 }
 
 /// A fault after three chunks: its name, the script, the reason in the log, the client's code.

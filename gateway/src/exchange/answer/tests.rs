@@ -149,3 +149,19 @@ fn an_answer_has_bounds() {
     );
     assert_eq!(outcomes.next(), Some(Err(AnswerTooLarge)));
 }
+
+#[test]
+fn what_a_whole_answer_says_beside_its_message_is_recorded() {
+    let body = r#"{"id":"c","object":"chat.completion","created":7,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"logprobs":{"content":[{"token":"hi","logprob":-1.50}]},"finish_reason":"stop"},{"index":1,"message":{"role":"assistant","content":"ho"},"logprobs":null,"finish_reason":"stop","content_filter_results":{}}],"usage":{"prompt_tokens":1,"completion_tokens":2},"system_fingerprint":"fp","service_tier":null}"#;
+    let mut answer = Answer::default();
+    answer.take(&serde_json::from_str(body).unwrap()).unwrap();
+    let choices = answer.choices();
+    let content = serde_json::to_string(&content(&choices, answer.rest())).unwrap();
+    assert_eq!(
+        content,
+        r#"{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"hi"},"logprobs":{"content":[{"token":"hi","logprob":-1.50}]}},{"index":1,"finish_reason":"stop","message":{"role":"assistant","content":"ho"},"content_filter_results":{}}],"created":7,"system_fingerprint":"fp"}"#
+    );
+    // Readers take what they know of it.
+    let read: AnswerContent<'_> = serde_json::from_str(&content).unwrap();
+    assert_eq!(read.choices.len(), 2);
+}

@@ -106,7 +106,7 @@ fn broken_streams() -> [(&'static str, Vec<Step>, &'static str); 7] {
         "26\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"half\"}}]}\n\n\r\n"
             .replace("26", "33"),
     );
-    let large = format!("data: {}", "x".repeat(2 * 1024 * 1024));
+    let large = format!("data: {}", "x".repeat(9 * 1024 * 1024));
     [
         (
             "no mark",

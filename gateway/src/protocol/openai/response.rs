@@ -1,40 +1,88 @@
 //! A provider's answer, whole or in chunks, as far as recording needs it.
 
 use nexus_events::{raw_object::RawObject, usage::TokenUsage};
-use serde::Deserialize;
+use serde::{Deserialize, de};
 use serde_json::{Value, value::RawValue};
 
 use super::Text;
 
 /// A whole answer.
 #[derive(Debug, Deserialize)]
+#[serde(try_from = "RawObject<'a>", bound(deserialize = "'de: 'a"))]
 pub struct ChatResponse<'a> {
     /// The provider's id of the answer; a string in OpenAI's own answers.
-    #[serde(borrow, default)]
     pub id: Option<&'a RawValue>,
     /// The model that the provider says it used.
-    #[serde(borrow, default)]
     pub model: Option<&'a RawValue>,
     /// The choices.
-    #[serde(borrow)]
     pub choices: Vec<ResponseChoice<'a>>,
     /// The usage block.
-    #[serde(borrow, default)]
     pub usage: Option<&'a RawValue>,
+    /// What else it says: `system_fingerprint`, `service_tier`, a provider's own members.
+    pub rest: RawObject<'a>,
 }
 
 /// One choice of a whole answer.
 #[derive(Debug, Deserialize)]
+#[serde(try_from = "RawObject<'a>", bound(deserialize = "'de: 'a"))]
 pub struct ResponseChoice<'a> {
     /// Its index.
-    #[serde(default)]
     pub index: u32,
     /// The assistant's message.
-    #[serde(borrow)]
     pub message: &'a RawValue,
     /// Why the provider stopped.
-    #[serde(borrow, default)]
     pub finish_reason: Option<Text<'a>>,
+    /// What else it says: `logprobs`, verdicts of content filters.
+    pub rest: RawObject<'a>,
+}
+
+impl<'a> TryFrom<RawObject<'a>> for ChatResponse<'a> {
+    type Error = serde_json::Error;
+
+    fn try_from(mut object: RawObject<'a>) -> Result<Self, Self::Error> {
+        let choices = object.get("choices");
+        let choices = choices.ok_or_else(|| de::Error::missing_field("choices"))?;
+        let response = Self {
+            id: given(&object, "id"),
+            model: given(&object, "model"),
+            choices: serde_json::from_str(choices.get())?,
+            usage: given(&object, "usage"),
+            rest: RawObject::default(),
+        };
+        let read = ["id", "object", "model", "choices", "usage"];
+        object.retain(|name, value| !read.contains(&name) && value.get() != "null");
+        Ok(Self {
+            rest: object,
+            ..response
+        })
+    }
+}
+
+impl<'a> TryFrom<RawObject<'a>> for ResponseChoice<'a> {
+    type Error = serde_json::Error;
+
+    fn try_from(mut object: RawObject<'a>) -> Result<Self, Self::Error> {
+        let index = object.get("index").map(RawValue::get);
+        let message = object.get("message");
+        let reason = given(&object, "finish_reason").map(RawValue::get);
+        let choice = Self {
+            index: index.map(serde_json::from_str).transpose()?.unwrap_or(0),
+            message: message.ok_or_else(|| de::Error::missing_field("message"))?,
+            finish_reason: reason.map(serde_json::from_str).transpose()?,
+            rest: RawObject::default(),
+        };
+        let read = ["index", "message", "finish_reason"];
+        object.retain(|name, value| !read.contains(&name) && value.get() != "null");
+        Ok(Self {
+            rest: object,
+            ..choice
+        })
+    }
+}
+
+/// A member that is there and not null.
+fn given<'a>(object: &RawObject<'a>, name: &str) -> Option<&'a RawValue> {
+    object.get(name).filter(|value| value.get() != "null")
 }
 
 /// A chunk of a streamed answer.

@@ -37,7 +37,7 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Seen {
     // Behind its end, what follows depends on what came with it.
     seen.inside_event = !seen.done && seen.fault.is_none() && decoder.inside_event();
     let choices = answer.choices();
-    seen.answer = serde_json::to_string(&content(&choices)).unwrap();
+    seen.answer = serde_json::to_string(&content(&choices, None)).unwrap();
     seen
 }
 
