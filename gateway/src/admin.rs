@@ -5,6 +5,7 @@
 //! reads of statistics and content from the read model.
 
 pub mod answer;
+pub(crate) mod change;
 pub mod conversations;
 pub mod fields;
 pub mod keys;

@@ -14,26 +14,25 @@ use axum::{extract::State as Extract, response::Response};
 use http::{HeaderMap, StatusCode};
 use nexus_events::{
     clock::UnixMillis,
-    config_event::{Action, Key, OnDisconnect, Quota, Role},
+    config_event::{Key, OnDisconnect, Quota, Role, User},
     id::{KeyId, UserId},
 };
 use serde::Serialize;
 
 use super::{
     answer,
+    change::{self, Managed, found, id_of, name_is_free, names, set, set_nullable, takes_name},
     fields::{Fields, Nullable},
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
-    providers::{deletion, set, set_nullable},
     quota::{QuotaChange, QuotaView},
-    users,
 };
 use crate::{
     auth::Principal,
     configuration::{
         CommandError, Snapshot,
         bootstrap::{draw_key, hash},
-        commands::{Basis, Decision},
+        commands::Basis,
     },
     error::ApiError,
     middleware::RequestBody,
@@ -100,11 +99,8 @@ pub async fn get(
     _: NoParameters,
 ) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
-    let entry = find(&snapshot, &id)?;
-    let entry = snapshot
-        .key(entry)
-        .ok_or_else(|| ApiError::not_found("key"))?;
-    answer::resource(StatusCode::OK, &View::of(&entry.resource), entry.sequence)
+    let (key, sequence) = found(&snapshot, &id.0)?;
+    answer::resource(StatusCode::OK, &View::of(key), sequence)
 }
 
 /// `POST /keys`.
@@ -141,11 +137,11 @@ pub async fn create(
         updated_ms: now,
     };
     let changed: Vec<&str> = changed.iter().map(String::as_str).collect();
-    let basis = Basis::naming(key.user_id.is_some());
+    let basis = Basis::Kind.naming_if(key.user_id.is_some());
     let written = state
         .commands
         .create(&principal.actor(), &changed, basis, |snapshot| {
-            name_is_free(snapshot, &key)?;
+            name_is_free(snapshot, &key, &key.name)?;
             has_user(snapshot, &key)?;
             Ok(key.clone())
         })
@@ -173,51 +169,30 @@ pub async fn update(
     let name = fields.name_beside_id("name")?;
     let change = Change::read(&mut fields)?;
     fields.finish()?;
-    let if_match = answer::if_match(&headers)?;
     let snapshot = state.configuration.current();
-    let id = find(&snapshot, &id)?;
+    let id = id_of::<Key>(&snapshot, &id.0)?;
     let user_id = named_user(&snapshot, &change.user_id)?;
-    let written = state
-        .commands
-        .change(&principal.actor(), if_match, |snapshot| {
-            let entry = snapshot.key(id).ok_or(CommandError::NotFound("key"))?;
-            let mut key = (*entry.resource).clone();
-            if key.role == Role::Admin && principal.key.role != Role::Admin {
-                return Err(CommandError::Forbidden(ADMINS_OWN));
-            }
-            let mut changed = Vec::new();
-            set(&mut key.name, name.as_ref(), "name", &mut changed);
-            let takes_name = !changed.is_empty();
-            if takes_name {
-                name_is_free(snapshot, &key)?;
-            }
-            let then = change.on_disconnect.as_ref();
-            set(&mut key.on_disconnect, then, "on_disconnect", &mut changed);
-            set_nullable(&mut key.user_id, &user_id, "user_id", &mut changed);
-            set_nullable(
-                &mut key.cache_ttl_seconds,
-                &change.cache_ttl_seconds,
-                "cache_ttl_seconds",
-                &mut changed,
-            );
-            has_user(snapshot, &key)?;
-            change.quota.apply(&mut key.quota, &mut changed);
-            if !changed.is_empty() {
-                key.updated_ms = state.clock.now();
-            }
-            Ok(Decision {
-                action: Action::Updated,
-                resource: key,
-                sequence: entry.sequence,
-                basis: if changed.iter().any(|member| member == "user_id") {
-                    Basis::Configuration
-                } else {
-                    Basis::taking_name(takes_name)
-                },
-                changed,
-            })
-        })
-        .await?;
+    let change = |snapshot: &Snapshot, key: &mut Key, changed: &mut Vec<String>| {
+        if key.role == Role::Admin && principal.key.role != Role::Admin {
+            return Err(CommandError::Forbidden(ADMINS_OWN));
+        }
+        set(&mut key.name, name.as_ref(), "name", changed);
+        let then = change.on_disconnect.as_ref();
+        set(&mut key.on_disconnect, then, "on_disconnect", changed);
+        set_nullable(&mut key.user_id, &user_id, "user_id", changed);
+        let ttl = &change.cache_ttl_seconds;
+        set_nullable(
+            &mut key.cache_ttl_seconds,
+            ttl,
+            "cache_ttl_seconds",
+            changed,
+        );
+        change.quota.apply(&mut key.quota, changed);
+        has_user(snapshot, key)?;
+        let basis = takes_name(snapshot, key, &key.name, changed)?;
+        Ok(basis.naming_if(names(changed, "user_id")))
+    };
+    let written = change::update(&state, &principal, &headers, id, change).await?;
     let view = View::of(&written.resource);
     answer::resource(StatusCode::OK, &view, written.sequence)
 }
@@ -225,31 +200,26 @@ pub async fn update(
 /// `DELETE /keys/{id or name}`.
 ///
 /// # Errors
-/// 403: an operator revokes an admin key; 404; 409: it is the last admin key; 503: the broker is
-/// away.
+/// 403: an operator revokes an admin key; 404; 409: it is the last admin key; 412: `If-Match`;
+/// 503: the broker is away.
 pub async fn delete(
     Extract(state): Extract<State>,
     principal: Principal,
     id: PathParameter,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = find(&state.configuration.current(), &id)?;
-    state
-        .commands
-        .change(&principal.actor(), None, |snapshot| {
-            let entry = snapshot.key(id).ok_or(CommandError::NotFound("key"))?;
-            if entry.resource.role == Role::Admin {
-                if principal.key.role != Role::Admin {
-                    return Err(CommandError::Forbidden(ADMINS_OWN));
-                }
-                has_other_admin(snapshot, &entry.resource)?;
+    let id = id_of::<Key>(&state.configuration.current(), &id.0)?;
+    change::delete(&state, &principal, &headers, id, |snapshot, key: &Key| {
+        if key.role == Role::Admin {
+            if principal.key.role != Role::Admin {
+                return Err(CommandError::Forbidden(ADMINS_OWN));
             }
-            let mut decision = deletion((*entry.resource).clone(), entry.sequence);
-            // Two admins that revoke each other at once must not leave none.
-            decision.basis = Basis::Kind;
-            Ok(decision)
-        })
-        .await?;
-    answer::deleted(id)
+            has_other_admin(snapshot, key)?;
+        }
+        // Two admins that revoke each other at once must not leave none.
+        Ok(Basis::Kind)
+    })
+    .await
 }
 
 const ADMINS_OWN: &str = "Only an admin key may create, change or revoke admin keys.";
@@ -281,8 +251,8 @@ pub(crate) fn named_user(
     named: &Nullable<String>,
 ) -> Result<Nullable<UserId>, ApiError> {
     named.clone().try_map(|text| {
-        let found = users::find(snapshot, &text).map(|entry| entry.resource.id);
-        found.ok_or_else(|| ApiError::invalid_request(Some("user_id"), "There is no such user."))
+        let wrong = |_| ApiError::invalid_request(Some("user_id"), "There is no such user.");
+        id_of::<User>(snapshot, &text).map_err(wrong)
     })
 }
 
@@ -316,30 +286,26 @@ pub(crate) fn has_other_admin(snapshot: &Snapshot, key: &Key) -> Result<(), Comm
     })
 }
 
-/// No other key has its name.
-pub(crate) fn name_is_free(snapshot: &Snapshot, key: &Key) -> Result<(), CommandError> {
-    match snapshot.key_named(&key.name) {
-        Some(other) if other.resource.id != key.id => Err(CommandError::Refused {
-            code: "name_taken",
-            message: format!("There is a key named '{}' already.", key.name).into(),
-        }),
-        _ => Ok(()),
-    }
-}
+impl Managed for Key {
+    type Id = KeyId;
+    const NOUN: &'static str = "key";
 
-fn find(snapshot: &Snapshot, id_or_name: &PathParameter) -> Result<KeyId, ApiError> {
-    let by_id = id_or_name
-        .0
-        .parse()
-        .ok()
-        .filter(|id| snapshot.key(*id).is_some());
-    by_id
-        .or_else(|| {
-            snapshot
-                .key_named(&id_or_name.0)
-                .map(|entry| entry.resource.id)
-        })
-        .ok_or_else(|| ApiError::not_found("key"))
+    fn id(&self) -> KeyId {
+        self.id
+    }
+
+    fn find(snapshot: &Snapshot, id: KeyId) -> Option<(&Self, u64)> {
+        let entry = snapshot.key(id)?;
+        Some((&entry.resource, entry.sequence))
+    }
+
+    fn named(snapshot: &Snapshot, name: &str) -> Option<KeyId> {
+        snapshot.key_named(name).map(|entry| entry.resource.id)
+    }
+
+    fn touch(&mut self, now: UnixMillis) {
+        self.updated_ms = now;
+    }
 }
 
 /// The body of a creation.

@@ -10,17 +10,17 @@ use axum::{extract::State as Extract, response::Response};
 use http::{HeaderMap, StatusCode};
 use nexus_events::{
     clock::UnixMillis,
-    config_event::Price,
+    config_event::{Price, Provider},
     id::{PriceId, ProviderId},
 };
 use serde::Serialize;
 
 use super::{
     answer,
+    change::{self, Managed, at_any_time},
     fields::{Fields, Nullable, wrong},
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
-    providers::{self, deletion},
     quota::MONEY_MAX,
 };
 use crate::{
@@ -89,10 +89,9 @@ pub async fn get(
     _: NoParameters,
 ) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
-    let entry = snapshot
-        .price(id.id("price")?)
-        .ok_or_else(|| ApiError::not_found("price"))?;
-    answer::resource(StatusCode::OK, &View::of(&entry.resource), entry.sequence)
+    let price = Price::find(&snapshot, id.id("price")?);
+    let (price, sequence) = price.ok_or_else(|| ApiError::not_found("price"))?;
+    answer::resource(StatusCode::OK, &View::of(price), sequence)
 }
 
 /// `POST /prices`.
@@ -162,15 +161,29 @@ pub async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id: PriceId = id.id("price")?;
-    let if_match = answer::if_match(&headers)?;
-    state
-        .commands
-        .change(&principal.actor(), if_match, |snapshot| {
-            let entry = snapshot.price(id).ok_or(CommandError::NotFound("price"))?;
-            Ok(deletion((*entry.resource).clone(), entry.sequence))
-        })
-        .await?;
-    answer::deleted(id)
+    change::delete::<Price>(&state, &principal, &headers, id, at_any_time).await
+}
+
+impl Managed for Price {
+    type Id = PriceId;
+    const NOUN: &'static str = "price";
+
+    fn id(&self) -> PriceId {
+        self.id
+    }
+
+    fn find(snapshot: &Snapshot, id: PriceId) -> Option<(&Self, u64)> {
+        let entry = snapshot.price(id)?;
+        Some((&entry.resource, entry.sequence))
+    }
+
+    /// It has none.
+    fn named(_: &Snapshot, _: &str) -> Option<PriceId> {
+        None
+    }
+
+    /// A price is never edited.
+    fn touch(&mut self, _: UnixMillis) {}
 }
 
 /// Whether the price can stand beside what is configured.
@@ -205,10 +218,8 @@ pub(crate) fn named_provider(
     snapshot: &Snapshot,
     id_or_name: &str,
 ) -> Result<ProviderId, ApiError> {
-    let found = providers::find(snapshot, id_or_name);
-    found
-        .map(|entry| entry.resource.resource.id)
-        .ok_or_else(|| ApiError::invalid_request(Some("provider_id"), "There is no such provider."))
+    let wrong = |_| ApiError::invalid_request(Some("provider_id"), "There is no such provider.");
+    change::id_of::<Provider>(snapshot, id_or_name).map_err(wrong)
 }
 
 /// The body of a new price.

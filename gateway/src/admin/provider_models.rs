@@ -7,24 +7,21 @@ use axum::{extract::State as Extract, response::Response};
 use http::{HeaderMap, StatusCode};
 use nexus_events::{
     clock::UnixMillis,
-    config_event::{Action, Model},
+    config_event::{Model, Provider},
     id::{ModelId, ProviderId},
 };
 use serde::Serialize;
 
 use super::{
     answer,
+    change::{self, Managed, at_any_time, id_of, names, set, set_nullable},
     fields::{Fields, Nullable},
     page::page,
     parameters::{NoParameters, PAGE, PageParameters, PathParameter, QueryParameters},
-    providers::{deletion, find, set, set_nullable},
 };
 use crate::{
     auth::Principal,
-    configuration::{
-        CommandError, Snapshot,
-        commands::{Basis, Decision},
-    },
+    configuration::{CommandError, Snapshot, commands::Basis},
     error::ApiError,
     middleware::RequestBody,
     state::State,
@@ -98,11 +95,9 @@ pub async fn get(
     _: NoParameters,
 ) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
-    let entry = snapshot
-        .model(id.id("model")?)
-        .ok_or_else(|| ApiError::not_found("model"))?;
-    let view = View::of(&entry.resource, &snapshot);
-    answer::resource(StatusCode::OK, &view, entry.sequence)
+    let model = Model::find(&snapshot, id.id("model")?);
+    let (model, sequence) = model.ok_or_else(|| ApiError::not_found("model"))?;
+    answer::resource(StatusCode::OK, &View::of(model, &snapshot), sequence)
 }
 
 /// `POST /provider_models`.
@@ -163,56 +158,35 @@ pub async fn update(
     let id: ModelId = id.id("model")?;
     let (body, fields) = Body::parse(&body.0)?;
     fields.finish()?;
-    let if_match = answer::if_match(&headers)?;
     let snapshot = state.configuration.current();
-    let provider_id = match &body.provider_id {
-        Some(text) => Some(named_provider(&snapshot, text)?),
-        None => None,
+    let named = body.provider_id.as_ref();
+    let provider = named.map(|text| named_provider(&snapshot, text));
+    let provider = provider.transpose()?;
+    let change = |snapshot: &Snapshot, model: &mut Model, changed: &mut Vec<String>| {
+        let name = body.model_name.as_ref();
+        set(
+            &mut model.provider_id,
+            provider.as_ref(),
+            "provider_id",
+            changed,
+        );
+        set(&mut model.model_name, name, "model_name", changed);
+        let takes_name = !changed.is_empty();
+        let upstream = &body.upstream_model;
+        set_nullable(
+            &mut model.upstream_model,
+            upstream,
+            "upstream_model",
+            changed,
+        );
+        if !takes_name {
+            return Ok(Basis::Resource);
+        }
+        has_provider(snapshot, model)?;
+        is_free(snapshot, model)?;
+        Ok(Basis::Kind.naming_if(names(changed, "provider_id")))
     };
-    let written = state
-        .commands
-        .change(&principal.actor(), if_match, |snapshot| {
-            let entry = snapshot.model(id).ok_or(CommandError::NotFound("model"))?;
-            let mut model = (*entry.resource).clone();
-            let mut changed = Vec::new();
-            let provider = provider_id.as_ref();
-            set(
-                &mut model.provider_id,
-                provider,
-                "provider_id",
-                &mut changed,
-            );
-            let name = body.model_name.as_ref();
-            set(&mut model.model_name, name, "model_name", &mut changed);
-            let takes_name = !changed.is_empty();
-            let moves = model.provider_id != entry.resource.provider_id;
-            let upstream = &body.upstream_model;
-            set_nullable(
-                &mut model.upstream_model,
-                upstream,
-                "upstream_model",
-                &mut changed,
-            );
-            if takes_name {
-                has_provider(snapshot, &model)?;
-                is_free(snapshot, &model)?;
-            }
-            if !changed.is_empty() {
-                model.updated_ms = state.clock.now();
-            }
-            Ok(Decision {
-                action: Action::Updated,
-                resource: model,
-                sequence: entry.sequence,
-                changed,
-                basis: if moves {
-                    Basis::Configuration
-                } else {
-                    Basis::taking_name(takes_name)
-                },
-            })
-        })
-        .await?;
+    let written = change::update(&state, &principal, &headers, id, change).await?;
     let snapshot = state.configuration.current();
     let view = View::of(&written.resource, &snapshot);
     answer::resource(StatusCode::OK, &view, written.sequence)
@@ -229,15 +203,30 @@ pub async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id: ModelId = id.id("model")?;
-    let if_match = answer::if_match(&headers)?;
-    state
-        .commands
-        .change(&principal.actor(), if_match, |snapshot| {
-            let entry = snapshot.model(id).ok_or(CommandError::NotFound("model"))?;
-            Ok(deletion((*entry.resource).clone(), entry.sequence))
-        })
-        .await?;
-    answer::deleted(id)
+    change::delete::<Model>(&state, &principal, &headers, id, at_any_time).await
+}
+
+impl Managed for Model {
+    type Id = ModelId;
+    const NOUN: &'static str = "model";
+
+    fn id(&self) -> ModelId {
+        self.id
+    }
+
+    fn find(snapshot: &Snapshot, id: ModelId) -> Option<(&Self, u64)> {
+        let entry = snapshot.model(id)?;
+        Some((&entry.resource, entry.sequence))
+    }
+
+    /// Its name is unique within its provider only.
+    fn named(_: &Snapshot, _: &str) -> Option<ModelId> {
+        None
+    }
+
+    fn touch(&mut self, now: UnixMillis) {
+        self.updated_ms = now;
+    }
 }
 
 fn rows(
@@ -254,9 +243,7 @@ fn rows(
 }
 
 fn provider(snapshot: &Snapshot, id_or_name: &str) -> Result<ProviderId, ApiError> {
-    find(snapshot, id_or_name)
-        .map(|entry| entry.resource.resource.id)
-        .ok_or_else(|| ApiError::not_found("provider"))
+    id_of::<Provider>(snapshot, id_or_name)
 }
 
 /// The provider that a body names; 400, because there the body is wrong and not the address.

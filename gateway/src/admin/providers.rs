@@ -17,7 +17,8 @@ use axum::{extract::State as Extract, response::Response};
 use body::{Change, check_key, check_url};
 use http::{HeaderMap, StatusCode};
 use nexus_events::{
-    config_event::{Action, Actor, Model, Provider},
+    clock::UnixMillis,
+    config_event::{Actor, Model, Provider},
     id::ProviderId,
 };
 use view::View;
@@ -26,6 +27,9 @@ pub(crate) use body::New;
 
 use super::{
     answer,
+    change::{
+        self, Managed, at_any_time, found, id_of, name_is_free, set, set_nullable, takes_name,
+    },
     fields::{Nullable, wrong},
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
@@ -33,8 +37,8 @@ use super::{
 use crate::{
     auth::Principal,
     configuration::{
-        CommandError, Entry, ProviderRecord, Snapshot,
-        commands::{Basis, Commands, Decision},
+        CommandError, ProviderRecord, Snapshot,
+        commands::{Basis, Commands},
         fold::provider_seal,
     },
     error::ApiError,
@@ -76,10 +80,9 @@ pub async fn get(
     _: NoParameters,
 ) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
-    let entry = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("provider"))?;
-    let provider = &entry.resource.resource;
+    let (provider, sequence) = found(&snapshot, &id.0)?;
     let view = View::of(provider, state.routing.seen(provider));
-    answer::resource(StatusCode::OK, &view, entry.sequence)
+    answer::resource(StatusCode::OK, &view, sequence)
 }
 
 /// `POST /providers`.
@@ -109,7 +112,7 @@ pub async fn create(
     let written = state
         .commands
         .create(&principal.actor(), &changed, Basis::Kind, |snapshot| {
-            name_is_free(snapshot, &provider)?;
+            name_is_free(snapshot, &provider, &provider.name)?;
             Ok(provider.clone())
         })
         .await?;
@@ -129,66 +132,26 @@ pub async fn update(
     body: RequestBody,
 ) -> Result<Response, ApiError> {
     let change = Change::parse(&body.0)?;
-    let if_match = answer::if_match(&headers)?;
     let snapshot = state.configuration.current();
-    let found = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("provider"))?;
-    let before = &found.resource.resource;
-    let id = before.id;
+    let id = id_of::<Provider>(&snapshot, &id.0)?;
+    let found = snapshot.provider(id);
+    let found = found.ok_or_else(|| ApiError::not_found(Provider::NOUN))?;
     check_change(&state, &change, &found.resource).await?;
     let sealed = change
         .server_key
         .clone()
         .try_map(|key| seal(&state, id, &key))?;
-    let written = state
-        .commands
-        .change(&principal.actor(), if_match, |snapshot| {
-            let entry = snapshot
-                .provider(id)
-                .ok_or(CommandError::NotFound("provider"))?;
-            let mut provider = entry.resource.resource.clone();
-            let mut changed = Vec::new();
-            set(
-                &mut provider.name,
-                change.name.as_ref(),
-                "name",
-                &mut changed,
-            );
-            set(
-                &mut provider.kind,
-                change.kind.as_ref(),
-                "kind",
-                &mut changed,
-            );
-            let url = change.server_url.as_ref();
-            set(&mut provider.server_url, url, "server_url", &mut changed);
-            set_nullable(
-                &mut provider.rate_limit,
-                &change.rate_limit,
-                "rate_limit",
-                &mut changed,
-            );
-            set_nullable(
-                &mut provider.server_key,
-                &sealed,
-                "server_key",
-                &mut changed,
-            );
-            let takes_name = changed.iter().any(|member| member == "name");
-            if takes_name {
-                name_is_free(snapshot, &provider)?;
-            }
-            if !changed.is_empty() {
-                provider.updated_ms = state.clock.now();
-            }
-            Ok(Decision {
-                action: Action::Updated,
-                resource: provider,
-                sequence: entry.sequence,
-                changed,
-                basis: Basis::taking_name(takes_name),
-            })
-        })
-        .await?;
+    let change = |snapshot: &Snapshot, provider: &mut Provider, changed: &mut Vec<String>| {
+        set(&mut provider.name, change.name.as_ref(), "name", changed);
+        set(&mut provider.kind, change.kind.as_ref(), "kind", changed);
+        let url = change.server_url.as_ref();
+        set(&mut provider.server_url, url, "server_url", changed);
+        let limit = &change.rate_limit;
+        set_nullable(&mut provider.rate_limit, limit, "rate_limit", changed);
+        set_nullable(&mut provider.server_key, &sealed, "server_key", changed);
+        takes_name(snapshot, provider, &provider.name, changed)
+    };
+    let written = change::update(&state, &principal, &headers, id, change).await?;
     let view = View::of(&written.resource, state.routing.seen(&written.resource));
     answer::resource(StatusCode::OK, &view, written.sequence)
 }
@@ -205,28 +168,22 @@ pub async fn delete(
 ) -> Result<Response, ApiError> {
     let if_match = answer::if_match(&headers)?;
     let snapshot = state.configuration.current();
-    let entry = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("provider"))?;
-    if if_match.is_some_and(|expected| expected != entry.sequence) {
+    let (provider, sequence) = found::<Provider>(&snapshot, &id.0)?;
+    if if_match.is_some_and(|expected| expected != sequence) {
         return Err(CommandError::Stale.into());
     }
-    let (id, actor) = (entry.resource.resource.id, principal.actor());
+    let (id, actor) = (provider.id, principal.actor());
+    let who = (&state.commands, &actor);
     for _ in 0..ROUNDS_MAX {
         let snapshot = state.configuration.current();
-        delete_models(&state.commands, &actor, &snapshot, id).await?;
-        let gone = state
-            .commands
-            .change(&actor, if_match, |snapshot| {
-                let entry = snapshot
-                    .provider(id)
-                    .ok_or(CommandError::NotFound("provider"))?;
-                is_unused(snapshot, id)?;
-                let mut decision = deletion(entry.resource.resource.clone(), entry.sequence);
-                decision.basis = Basis::Configuration;
-                Ok(decision)
-            })
-            .await;
+        delete_models(who, &snapshot, id).await?;
+        let gone = change::remove(who, if_match, id, |snapshot, _: &Provider| {
+            is_unused(snapshot, id)?;
+            Ok(Basis::Configuration)
+        });
+        let gone = gone.await;
         match gone {
-            Ok(_) => return answer::deleted(id),
+            Ok(()) => return answer::deleted(id),
             // Someone has entered another model of it meanwhile.
             Err(CommandError::Refused { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -237,20 +194,14 @@ pub async fn delete(
 
 /// Deletes the models that the provider offers.
 async fn delete_models(
-    commands: &Commands,
-    actor: &Actor,
+    who: (&Commands, &Actor),
     snapshot: &Snapshot,
     id: ProviderId,
 ) -> Result<(), CommandError> {
     for model in offered_by(snapshot, id).map(|model| model.id) {
-        let deleted = commands.change(actor, None, |snapshot| {
-            let entry = snapshot.model(model);
-            let entry = entry.ok_or(CommandError::NotFound("model"))?;
-            Ok(deletion::<Model>((*entry.resource).clone(), entry.sequence))
-        });
-        match deleted.await {
+        match change::remove::<Model>(who, None, model, at_any_time).await {
             // Someone else was faster.
-            Ok(_) | Err(CommandError::NotFound(_)) => {}
+            Ok(()) | Err(CommandError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
     }
@@ -273,66 +224,26 @@ pub(crate) fn is_unused(snapshot: &Snapshot, id: ProviderId) -> Result<(), Comma
     }
 }
 
-/// A provider by its id or its name.
-pub(super) fn find<'a>(
-    snapshot: &'a Snapshot,
-    id_or_name: &str,
-) -> Option<&'a Entry<ProviderRecord>> {
-    id_or_name
-        .parse()
-        .ok()
-        .and_then(|id| snapshot.provider(id))
-        .or_else(|| snapshot.provider_named(id_or_name))
-}
+impl Managed for Provider {
+    type Id = ProviderId;
+    const NOUN: &'static str = "provider";
 
-/// The decision to delete a resource.
-pub(super) fn deletion<R>(resource: R, sequence: u64) -> Decision<R> {
-    Decision {
-        action: Action::Deleted,
-        resource,
-        sequence,
-        changed: Vec::new(),
-        basis: Basis::Resource,
+    fn id(&self) -> ProviderId {
+        self.id
     }
-}
 
-/// Sets a member that is named and differs, and notes its name.
-pub(super) fn set<T: Clone + PartialEq>(
-    member: &mut T,
-    value: Option<&T>,
-    name: &str,
-    changed: &mut Vec<String>,
-) {
-    if let Some(value) = value
-        && value != member
-    {
-        member.clone_from(value);
-        changed.push(name.to_owned());
+    fn find(snapshot: &Snapshot, id: ProviderId) -> Option<(&Self, u64)> {
+        let entry = snapshot.provider(id)?;
+        Some((&entry.resource.resource, entry.sequence))
     }
-}
 
-/// The same for a member that may be `null`.
-pub(super) fn set_nullable<T: Clone + PartialEq>(
-    member: &mut Option<T>,
-    value: &Nullable<T>,
-    name: &str,
-    changed: &mut Vec<String>,
-) {
-    match value {
-        Nullable::Absent => {}
-        Nullable::Null => set(member, Some(&None), name, changed),
-        Nullable::Value(value) => set(member, Some(&Some(value.clone())), name, changed),
+    fn named(snapshot: &Snapshot, name: &str) -> Option<ProviderId> {
+        let entry = snapshot.provider_named(name)?;
+        Some(entry.resource.resource.id)
     }
-}
 
-/// No other provider has its name.
-pub(crate) fn name_is_free(snapshot: &Snapshot, provider: &Provider) -> Result<(), CommandError> {
-    match snapshot.provider_named(&provider.name) {
-        Some(other) if other.resource.resource.id != provider.id => Err(CommandError::Refused {
-            code: "name_taken",
-            message: format!("There is a provider named '{}' already.", provider.name).into(),
-        }),
-        _ => Ok(()),
+    fn touch(&mut self, now: UnixMillis) {
+        self.updated_ms = now;
     }
 }
 

@@ -4,8 +4,8 @@ use nexus_events::config_event::Quota;
 use serde::Serialize;
 
 use super::{
+    change::set_nullable,
     fields::{Fields, Nullable},
-    providers::set_nullable,
 };
 use crate::error::ApiError;
 

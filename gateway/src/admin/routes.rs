@@ -13,7 +13,7 @@ use axum::{extract::State as Extract, response::Response};
 use http::{HeaderMap, StatusCode};
 use nexus_events::{
     clock::UnixMillis,
-    config_event::{Action, Route},
+    config_event::Route,
     id::{ProviderId, RouteId},
 };
 use serde::Serialize;
@@ -23,16 +23,16 @@ pub(crate) use body::{ATTEMPTS, MILLIS, New, PRIORITIES, TARGETS_MAX, WEIGHTS, r
 
 use super::{
     answer,
+    change::{
+        self, Managed, at_any_time, found, id_of, name_is_free, names, set, set_nullable,
+        takes_name,
+    },
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
-    providers::{deletion, set, set_nullable},
 };
 use crate::{
     auth::Principal,
-    configuration::{
-        CommandError, Entry, Snapshot,
-        commands::{Basis, Decision},
-    },
+    configuration::{CommandError, Snapshot, commands::Basis},
     error::ApiError,
     middleware::RequestBody,
     state::State,
@@ -114,9 +114,8 @@ pub async fn get(
     _: NoParameters,
 ) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
-    let entry = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("route"))?;
-    let view = View::of(&entry.resource, &snapshot);
-    answer::resource(StatusCode::OK, &view, entry.sequence)
+    let (route, sequence) = found(&snapshot, &id.0)?;
+    answer::resource(StatusCode::OK, &View::of(route, &snapshot), sequence)
 }
 
 /// `POST /routes`.
@@ -150,7 +149,7 @@ pub async fn create(
                     created_ms: now,
                     updated_ms: now,
                 };
-                name_is_free(snapshot, &route)?;
+                name_is_free(snapshot, &route, &route.name)?;
                 Ok(route)
             },
         )
@@ -173,39 +172,13 @@ pub async fn update(
     body: RequestBody,
 ) -> Result<Response, ApiError> {
     let change = Change::parse(&body.0)?;
-    let if_match = answer::if_match(&headers)?;
-    let id = id_of(&state.configuration.current(), &id.0)?;
-    let now = state.clock.now();
-    let written = state
-        .commands
-        .change(&principal.actor(), if_match, |snapshot| {
-            let entry = snapshot.route(id).ok_or(CommandError::NotFound("route"))?;
-            let (route, changed) = changed(&entry.resource, &change, snapshot)?;
-            let takes_name = route.name != entry.resource.name;
-            if takes_name {
-                name_is_free(snapshot, &route)?;
-            }
-            let updated_ms = if changed.is_empty() {
-                route.updated_ms
-            } else {
-                now
-            };
-            Ok(Decision {
-                action: Action::Updated,
-                resource: Route {
-                    updated_ms,
-                    ..route
-                },
-                sequence: entry.sequence,
-                basis: if changed.iter().any(|member| member == "targets") {
-                    Basis::Configuration
-                } else {
-                    Basis::taking_name(takes_name)
-                },
-                changed,
-            })
-        })
-        .await?;
+    let id = id_of::<Route>(&state.configuration.current(), &id.0)?;
+    let change = |snapshot: &Snapshot, route: &mut Route, changed: &mut Vec<String>| {
+        set_members(route, &change, snapshot, changed)?;
+        let basis = takes_name(snapshot, route, &route.name, changed)?;
+        Ok(basis.naming_if(names(changed, "targets")))
+    };
+    let written = change::update(&state, &principal, &headers, id, change).await?;
     let snapshot = state.configuration.current();
     let view = View::of(&written.resource, &snapshot);
     answer::resource(StatusCode::OK, &view, written.sequence)
@@ -221,82 +194,62 @@ pub async fn delete(
     id: PathParameter,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let if_match = answer::if_match(&headers)?;
-    let id = id_of(&state.configuration.current(), &id.0)?;
-    state
-        .commands
-        .change(&principal.actor(), if_match, |snapshot| {
-            let entry = snapshot.route(id).ok_or(CommandError::NotFound("route"))?;
-            Ok(deletion((*entry.resource).clone(), entry.sequence))
-        })
-        .await?;
-    answer::deleted(id)
+    let id = id_of::<Route>(&state.configuration.current(), &id.0)?;
+    change::delete::<Route>(&state, &principal, &headers, id, at_any_time).await
 }
 
-/// A route as it is after a change, and the names of the members that changed.
-fn changed(
-    before: &Route,
+/// Sets what a change names.
+fn set_members(
+    route: &mut Route,
     change: &Change,
     snapshot: &Snapshot,
-) -> Result<(Route, Vec<String>), CommandError> {
-    let mut route = before.clone();
-    let mut changed = Vec::new();
-    set(&mut route.name, change.name.as_ref(), "name", &mut changed);
+    changed: &mut Vec<String>,
+) -> Result<(), CommandError> {
+    set(&mut route.name, change.name.as_ref(), "name", changed);
     let targets = change.targets.as_ref();
-    let targets = targets
-        .map(|targets| resolve(snapshot, targets))
-        .transpose()?;
-    set(
-        &mut route.targets,
-        targets.as_ref(),
-        "targets",
-        &mut changed,
-    );
-    set_nullable(
-        &mut route.attempts,
-        &change.attempts,
-        "attempts",
-        &mut changed,
-    );
+    let targets = targets.map(|targets| resolve(snapshot, targets));
+    let targets = targets.transpose()?;
+    set(&mut route.targets, targets.as_ref(), "targets", changed);
+    set_nullable(&mut route.attempts, &change.attempts, "attempts", changed);
     set_nullable(
         &mut route.first_byte_timeout_ms,
         &change.first_byte_timeout_ms,
         "first_byte_timeout_ms",
-        &mut changed,
+        changed,
     );
     set_nullable(
         &mut route.idle_timeout_ms,
         &change.idle_timeout_ms,
         "idle_timeout_ms",
-        &mut changed,
+        changed,
     );
     set_nullable(
         &mut route.cache_ttl_seconds,
         &change.cache_ttl_seconds,
         "cache_ttl_seconds",
-        &mut changed,
+        changed,
     );
-    Ok((route, changed))
+    Ok(())
 }
 
-/// A route by its id or its name.
-fn find<'a>(snapshot: &'a Snapshot, id_or_name: &str) -> Option<&'a Entry<Route>> {
-    let by_id = id_or_name.parse().ok().and_then(|id| snapshot.route(id));
-    by_id.or_else(|| snapshot.route_named(id_or_name))
-}
+impl Managed for Route {
+    type Id = RouteId;
+    const NOUN: &'static str = "route";
 
-fn id_of(snapshot: &Snapshot, id_or_name: &str) -> Result<RouteId, ApiError> {
-    let found = find(snapshot, id_or_name).map(|entry| entry.resource.id);
-    found.ok_or_else(|| ApiError::not_found("route"))
-}
+    fn id(&self) -> RouteId {
+        self.id
+    }
 
-/// No other route has its name.
-pub(crate) fn name_is_free(snapshot: &Snapshot, route: &Route) -> Result<(), CommandError> {
-    match snapshot.route_named(&route.name) {
-        Some(other) if other.resource.id != route.id => Err(CommandError::Refused {
-            code: "name_taken",
-            message: format!("There is a route named '{}' already.", route.name).into(),
-        }),
-        _ => Ok(()),
+    fn find(snapshot: &Snapshot, id: RouteId) -> Option<(&Self, u64)> {
+        let entry = snapshot.route(id)?;
+        Some((&entry.resource, entry.sequence))
+    }
+
+    fn named(snapshot: &Snapshot, name: &str) -> Option<RouteId> {
+        snapshot.route_named(name).map(|entry| entry.resource.id)
+    }
+
+    fn touch(&mut self, now: UnixMillis) {
+        self.updated_ms = now;
     }
 }

@@ -9,25 +9,22 @@ use axum::{extract::State as Extract, response::Response};
 use http::{HeaderMap, StatusCode};
 use nexus_events::{
     clock::UnixMillis,
-    config_event::{Action, Quota, User},
+    config_event::{Quota, User},
     id::UserId,
 };
 use serde::Serialize;
 
 use super::{
     answer,
+    change::{self, Managed, found, id_of, name_is_free, set, takes_name},
     fields::Fields,
     page::page,
     parameters::{NoParameters, PageParameters, PathParameter},
-    providers::{deletion, set},
     quota::{QuotaChange, QuotaView},
 };
 use crate::{
     auth::Principal,
-    configuration::{
-        CommandError, Entry, Snapshot,
-        commands::{Basis, Decision},
-    },
+    configuration::{CommandError, Snapshot, commands::Basis},
     error::ApiError,
     middleware::RequestBody,
     state::State,
@@ -81,8 +78,8 @@ pub async fn get(
     _: NoParameters,
 ) -> Result<Response, ApiError> {
     let snapshot = state.configuration.current();
-    let entry = find(&snapshot, &id.0).ok_or_else(|| ApiError::not_found("user"))?;
-    answer::resource(StatusCode::OK, &View::of(&entry.resource), entry.sequence)
+    let (user, sequence) = found(&snapshot, &id.0)?;
+    answer::resource(StatusCode::OK, &View::of(user), sequence)
 }
 
 /// `POST /users`.
@@ -110,7 +107,7 @@ pub async fn create(
     let written = state
         .commands
         .create(&principal.actor(), &changed, Basis::Kind, |snapshot| {
-            name_is_free(snapshot, &user)?;
+            name_is_free(snapshot, &user, &user.name)?;
             Ok(user.clone())
         })
         .await?;
@@ -133,32 +130,13 @@ pub async fn update(
     let name = fields.name_beside_id("name")?;
     let limits = QuotaChange::read(&mut fields)?;
     fields.finish()?;
-    let if_match = answer::if_match(&headers)?;
-    let id = id_of(&state.configuration.current(), &id.0)?;
-    let written = state
-        .commands
-        .change(&principal.actor(), if_match, |snapshot| {
-            let entry = snapshot.user(id).ok_or(CommandError::NotFound("user"))?;
-            let mut user = (*entry.resource).clone();
-            let mut changed = Vec::new();
-            set(&mut user.name, name.as_ref(), "name", &mut changed);
-            let takes_name = !changed.is_empty();
-            if takes_name {
-                name_is_free(snapshot, &user)?;
-            }
-            limits.apply(&mut user.quota, &mut changed);
-            if !changed.is_empty() {
-                user.updated_ms = state.clock.now();
-            }
-            Ok(Decision {
-                action: Action::Updated,
-                resource: user,
-                sequence: entry.sequence,
-                changed,
-                basis: Basis::taking_name(takes_name),
-            })
-        })
-        .await?;
+    let id = id_of::<User>(&state.configuration.current(), &id.0)?;
+    let change = |snapshot: &Snapshot, user: &mut User, changed: &mut Vec<String>| {
+        set(&mut user.name, name.as_ref(), "name", changed);
+        limits.apply(&mut user.quota, changed);
+        takes_name(snapshot, user, &user.name, changed)
+    };
+    let written = change::update(&state, &principal, &headers, id, change).await?;
     let view = View::of(&written.resource);
     answer::resource(StatusCode::OK, &view, written.sequence)
 }
@@ -173,31 +151,35 @@ pub async fn delete(
     id: PathParameter,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let if_match = answer::if_match(&headers)?;
-    let id = id_of(&state.configuration.current(), &id.0)?;
-    state
-        .commands
-        .change(&principal.actor(), if_match, |snapshot| {
-            let entry = snapshot.user(id).ok_or(CommandError::NotFound("user"))?;
-            is_unused(snapshot, &entry.resource)?;
-            let mut decision = deletion((*entry.resource).clone(), entry.sequence);
-            // A key that is given to the user meanwhile must not be left without one.
-            decision.basis = Basis::Configuration;
-            Ok(decision)
-        })
-        .await?;
-    answer::deleted(id)
+    let id = id_of::<User>(&state.configuration.current(), &id.0)?;
+    change::delete(&state, &principal, &headers, id, |snapshot, user: &User| {
+        is_unused(snapshot, user)?;
+        // A key that is given to the user meanwhile must not be left without one.
+        Ok(Basis::Configuration)
+    })
+    .await
 }
 
-/// A user by its id or its name.
-pub(super) fn find<'a>(snapshot: &'a Snapshot, id_or_name: &str) -> Option<&'a Entry<User>> {
-    let by_id = id_or_name.parse().ok().and_then(|id| snapshot.user(id));
-    by_id.or_else(|| snapshot.user_named(id_or_name))
-}
+impl Managed for User {
+    type Id = UserId;
+    const NOUN: &'static str = "user";
 
-fn id_of(snapshot: &Snapshot, id_or_name: &str) -> Result<UserId, ApiError> {
-    let found = find(snapshot, id_or_name).map(|entry| entry.resource.id);
-    found.ok_or_else(|| ApiError::not_found("user"))
+    fn id(&self) -> UserId {
+        self.id
+    }
+
+    fn find(snapshot: &Snapshot, id: UserId) -> Option<(&Self, u64)> {
+        let entry = snapshot.user(id)?;
+        Some((&entry.resource, entry.sequence))
+    }
+
+    fn named(snapshot: &Snapshot, name: &str) -> Option<UserId> {
+        snapshot.user_named(name).map(|entry| entry.resource.id)
+    }
+
+    fn touch(&mut self, now: UnixMillis) {
+        self.updated_ms = now;
+    }
 }
 
 /// No key is the user's.
@@ -209,17 +191,6 @@ pub(crate) fn is_unused(snapshot: &Snapshot, user: &User) -> Result<(), CommandE
             code: "user_in_use",
             message: format!("The key '{}' is the user's.", key.name).into(),
         }),
-    }
-}
-
-/// No other user has its name.
-pub(crate) fn name_is_free(snapshot: &Snapshot, user: &User) -> Result<(), CommandError> {
-    match snapshot.user_named(&user.name) {
-        Some(other) if other.resource.id != user.id => Err(CommandError::Refused {
-            code: "name_taken",
-            message: format!("There is a user named '{}' already.", user.name).into(),
-        }),
-        _ => Ok(()),
     }
 }
 

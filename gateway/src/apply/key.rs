@@ -8,7 +8,6 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use nexus_events::{
-    clock::UnixMillis,
     config_event::{Key, Quota, Role},
     id::KeyId,
 };
@@ -22,7 +21,10 @@ use super::{
     section::{self, Declared, Entry, Field, Holds, Section},
 };
 use crate::{
-    admin::keys::{self, has_other_admin, has_user, name_is_free},
+    admin::{
+        change::name_is_free,
+        keys::{self, has_other_admin, has_user},
+    },
     cache::TTL_SECONDS_MAX,
     configuration::{
         self, CommandError, Snapshot,
@@ -269,16 +271,8 @@ impl Declarable for Key {
         shown
     }
 
-    fn touch(&mut self, now: UnixMillis) {
-        self.updated_ms = now;
-    }
-
-    fn sequence(&self, snapshot: &Snapshot) -> Option<u64> {
-        snapshot.key(self.id).map(|entry| entry.sequence)
-    }
-
     fn stands(&self, snapshot: &Snapshot) -> Result<(), CommandError> {
-        name_is_free(snapshot, self)?;
+        name_is_free(snapshot, self, &self.name)?;
         has_user(snapshot, self)?;
         let mut others = snapshot.keys().filter(|it| it.resource.id != self.id);
         if let Some(other) = others.find(|it| it.resource.hash == self.hash) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_events::{clock::UnixMillis, config_event::Model, id::ModelId};
+use nexus_events::{config_event::Model, id::ModelId};
 
 use super::{
     document::Member,
@@ -122,14 +122,6 @@ impl Declarable for Model {
             Shown::plain(&self.model_name),
             Shown::optional(self.upstream_model.as_ref()),
         ]
-    }
-
-    fn touch(&mut self, now: UnixMillis) {
-        self.updated_ms = now;
-    }
-
-    fn sequence(&self, snapshot: &Snapshot) -> Option<u64> {
-        snapshot.model(self.id).map(|entry| entry.sequence)
     }
 
     fn stands(&self, snapshot: &Snapshot) -> Result<(), CommandError> {

@@ -72,15 +72,26 @@ pub(super) fn sort(steps: &mut [Box<dyn Pending>]) {
 }
 
 /// Goes through the changes on a copy, and tells the first that does not stand where it is made.
+///
+/// Those of one turn have names of their own and need none of each other, so one look at the
+/// configuration does for all of them: a file of thousands is checked at once.
 pub(super) fn walk(
     steps: &[Box<dyn Pending>],
     mut fold: Fold,
     (master, clock): (&MasterKey, &dyn Clock),
 ) -> Result<(), Problem> {
+    let mut between = None;
     for step in steps {
-        let between = fold.snapshot(master);
-        let between = between.map_err(|error| Problem::of_file(None, error.to_string()))?;
-        if let Some(mut problem) = step.check(&between) {
+        let turn = step.turn();
+        let snapshot = match between.take() {
+            Some((of, snapshot)) if of == turn => snapshot,
+            _ => {
+                let snapshot = fold.snapshot(master);
+                snapshot.map_err(|error| Problem::of_file(None, error.to_string()))?
+            }
+        };
+        let (_, snapshot) = between.insert((turn, snapshot));
+        if let Some(mut problem) = step.check(snapshot) {
             problem.message += " That holds in the middle of the run: make the change in two runs.";
             return Err(problem);
         }

@@ -9,8 +9,8 @@
 use std::fmt;
 
 use nexus_events::{
-    clock::{Clock, UnixMillis},
-    config_event::{Action, Key, Resource},
+    clock::Clock,
+    config_event::{Action, Key},
     seal::MasterKey,
 };
 
@@ -21,7 +21,10 @@ use super::{
     section::{Place, Section},
     step::{Pending, Step},
 };
-use crate::configuration::{CommandError, Fold, Snapshot, fold::FoldError};
+use crate::{
+    admin::change::Managed,
+    configuration::{CommandError, Fold, Snapshot, fold::FoldError},
+};
 
 /// What a member of a resource holds, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,17 +52,13 @@ impl Shown {
 }
 
 /// A kind of resource that the file can declare.
-pub(super) trait Declarable: Resource + Clone + fmt::Debug + PartialEq + 'static {
+pub(super) trait Declarable: Managed + fmt::Debug + PartialEq {
     /// Its section.
     const SECTION: &'static Section;
     /// What it is called in sentences.
     fn label(&self, snapshot: &Snapshot) -> String;
     /// What the members of the section hold, in their order.
     fn shown(&self, snapshot: &Snapshot) -> Vec<Shown>;
-    /// It changes now.
-    fn touch(&mut self, now: UnixMillis);
-    /// Stream sequence of it as it is configured; `None` when it is not.
-    fn sequence(&self, snapshot: &Snapshot) -> Option<u64>;
     /// Whether it can stand beside what is configured.
     fn stands(&self, snapshot: &Snapshot) -> Result<(), CommandError>;
     /// Whether all that stays can do without it.
@@ -195,7 +194,7 @@ impl<'a> Planner<'a> {
 
     /// A resource that goes.
     pub(super) fn delete<R: Declarable>(&mut self, resource: &R) {
-        let Some(sequence) = resource.sequence(&self.before) else {
+        let Some((_, sequence)) = R::find(&self.before, resource.id()) else {
             return;
         };
         let step = Step {

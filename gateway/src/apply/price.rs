@@ -250,13 +250,6 @@ impl Declarable for Price {
         ]
     }
 
-    /// A price is never edited.
-    fn touch(&mut self, _: UnixMillis) {}
-
-    fn sequence(&self, snapshot: &Snapshot) -> Option<u64> {
-        snapshot.price(self.id).map(|entry| entry.sequence)
-    }
-
     fn stands(&self, snapshot: &Snapshot) -> Result<(), CommandError> {
         fits(snapshot, self)
     }

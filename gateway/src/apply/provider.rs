@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_events::{clock::UnixMillis, config_event::Provider, id::ProviderId};
+use nexus_events::{config_event::Provider, id::ProviderId};
 
 use super::{
     document::Member,
@@ -12,7 +12,10 @@ use super::{
     section::{self, Declared, Field, Holds, Section},
 };
 use crate::{
-    admin::providers::{New, is_unused, name_is_free},
+    admin::{
+        change::name_is_free,
+        providers::{New, is_unused},
+    },
     configuration::{
         CommandError, Entry, ProviderRecord, Snapshot, bootstrap::ECHO, fold::provider_seal,
     },
@@ -156,16 +159,8 @@ impl Declarable for Provider {
         ]
     }
 
-    fn touch(&mut self, now: UnixMillis) {
-        self.updated_ms = now;
-    }
-
-    fn sequence(&self, snapshot: &Snapshot) -> Option<u64> {
-        snapshot.provider(self.id).map(|entry| entry.sequence)
-    }
-
     fn stands(&self, snapshot: &Snapshot) -> Result<(), CommandError> {
-        name_is_free(snapshot, self)
+        name_is_free(snapshot, self, &self.name)
     }
 
     fn may_go(&self, snapshot: &Snapshot) -> Result<(), CommandError> {

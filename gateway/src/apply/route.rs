@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use nexus_events::{
-    clock::UnixMillis,
     config_event::{Route, RouteTarget},
     id::RouteId,
 };
@@ -17,8 +16,9 @@ use super::{
     step,
 };
 use crate::{
-    admin::routes::{
-        ATTEMPTS, MILLIS, New, PRIORITIES, TARGETS_MAX, WEIGHTS, name_is_free, resolve,
+    admin::{
+        change::name_is_free,
+        routes::{ATTEMPTS, MILLIS, New, PRIORITIES, TARGETS_MAX, WEIGHTS, resolve},
     },
     cache::TTL_SECONDS_MAX,
     configuration::{CommandError, Snapshot},
@@ -191,17 +191,9 @@ impl Declarable for Route {
         ]
     }
 
-    fn touch(&mut self, now: UnixMillis) {
-        self.updated_ms = now;
-    }
-
-    fn sequence(&self, snapshot: &Snapshot) -> Option<u64> {
-        snapshot.route(self.id).map(|entry| entry.sequence)
-    }
-
     /// What its targets name was looked up when the plan was made; it may go at any time.
     fn stands(&self, snapshot: &Snapshot) -> Result<(), CommandError> {
-        name_is_free(snapshot, self)
+        name_is_free(snapshot, self, &self.name)
     }
 
     fn may_go(&self, _: &Snapshot) -> Result<(), CommandError> {

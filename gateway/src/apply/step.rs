@@ -113,8 +113,8 @@ impl<R: Declarable> Step<R> {
         }
         let made = commands.change(&actor, Some(self.sequence), |snapshot| {
             // What is gone has changed, too.
-            let sequence = self.resource.sequence(snapshot);
-            let sequence = sequence.ok_or(CommandError::Stale)?;
+            let there = R::find(snapshot, self.resource.id());
+            let (_, sequence) = there.ok_or(CommandError::Stale)?;
             if self.action == Action::Deleted {
                 self.resource.may_go(snapshot)?;
             } else {

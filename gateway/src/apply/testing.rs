@@ -9,7 +9,7 @@ use nexus_events::{
     seal::MasterKey,
 };
 
-use super::{Declaration, Plan, Problem, SOURCE, actor, hidden::Unknown};
+use super::{Declaration, Plan, Problem, SOURCE, actor, hidden::Unknown, order};
 use crate::configuration::{
     Fold, Snapshot,
     fold::{MESSAGE_KEY, setting_seal},
@@ -74,6 +74,12 @@ impl Desk {
         let problems = self.plan(text, prune).unwrap_err();
         let lines = problems.iter().map(ToString::to_string);
         lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Goes through a plan on a copy.
+    pub(super) fn walk(&self, plan: &Plan) -> Result<(), Problem> {
+        let sealed = (&self.master, &*self.clock as &dyn Clock);
+        order::walk(&plan.steps, self.fold.clone(), sealed)
     }
 
     /// Makes the first so many changes of a plan.

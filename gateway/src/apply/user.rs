@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use nexus_events::{
-    clock::UnixMillis,
     config_event::{Quota, User},
     id::UserId,
 };
@@ -17,7 +16,10 @@ use super::{
     section::{self, Declared, Field, Holds, Section},
 };
 use crate::{
-    admin::users::{New, is_unused, name_is_free},
+    admin::{
+        change::name_is_free,
+        users::{New, is_unused},
+    },
     configuration::{CommandError, Snapshot},
 };
 
@@ -100,16 +102,8 @@ impl Declarable for User {
         shown
     }
 
-    fn touch(&mut self, now: UnixMillis) {
-        self.updated_ms = now;
-    }
-
-    fn sequence(&self, snapshot: &Snapshot) -> Option<u64> {
-        snapshot.user(self.id).map(|entry| entry.sequence)
-    }
-
     fn stands(&self, snapshot: &Snapshot) -> Result<(), CommandError> {
-        name_is_free(snapshot, self)
+        name_is_free(snapshot, self, &self.name)
     }
 
     fn may_go(&self, snapshot: &Snapshot) -> Result<(), CommandError> {

@@ -122,21 +122,13 @@ pub enum Basis {
 }
 
 impl Basis {
-    /// The whole configuration if the change names another resource, else the kind.
-    pub const fn naming(names_another: bool) -> Self {
+    /// The whole configuration if the change names another resource, else this.
+    #[must_use]
+    pub const fn naming_if(self, names_another: bool) -> Self {
         if names_another {
             Self::Configuration
         } else {
-            Self::Kind
-        }
-    }
-
-    /// The kind if the change takes a name, else the resource itself.
-    pub const fn taking_name(takes_name: bool) -> Self {
-        if takes_name {
-            Self::Kind
-        } else {
-            Self::Resource
+            self
         }
     }
 

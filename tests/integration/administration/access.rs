@@ -74,6 +74,23 @@ async fn each_role_can_do_its_work() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_has_changed_since_is_not_revoked_by_its_old_tag() -> Result<()> {
+    let hub = Hub::standalone().start().await?;
+    let admin = hub.client()?;
+    let new = json!({"name": "leaving"});
+    let created = admin.post("/keys", &new).await?.expect(201)?;
+    let change = json!({"requests_per_minute": 9});
+    let changed = admin.put("/keys/leaving", &change).await?.expect(200)?;
+    let with = |tag: &str| admin.with_header("if-match", tag);
+    let old = with(&super::etag(&created)?)?;
+    old.delete("/keys/leaving").await?.expect(412)?;
+    admin.get("/keys/leaving").await?.expect(200)?;
+    let present = with(&super::etag(&changed)?)?;
+    present.delete("/keys/leaving").await?.expect(200)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_found_by_the_id_of_its_completion_too() -> Result<()> {
     let hub = Hub::standalone().start().await?;
     let admin = hub.client()?;

@@ -2,13 +2,13 @@
 
 use std::ops::RangeInclusive;
 
-use nexus_events::config_event::RouteTarget;
+use nexus_events::config_event::{Provider, RouteTarget};
 use serde_json::value::RawValue;
 
 use crate::{
     admin::{
+        change::id_of,
         fields::{Fields, Nullable, wrong},
-        providers::find,
     },
     configuration::{CommandError, Snapshot},
     error::ApiError,
@@ -209,11 +209,10 @@ pub(crate) fn resolve(
                 }
                 return Ok(target.of(None));
             };
-            let Some(provider) = find(snapshot, named) else {
+            let Ok(id) = id_of::<Provider>(snapshot, named) else {
                 let message = format!("There is no provider '{named}'.");
                 return Err(wrong("provider", message));
             };
-            let id = provider.resource.resource.id;
             if snapshot.model_named(id, model).is_none() {
                 let message = format!("The provider '{named}' offers no model '{model}'.");
                 return Err(wrong("model", message));

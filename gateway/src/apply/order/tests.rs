@@ -141,6 +141,21 @@ fn what_is_served_before_and_after_is_served_in_between() {
 }
 
 #[test]
+fn a_change_that_does_not_stand_at_its_place_is_found_before_it_is_made() {
+    for (case, before, after) in &CASES[4..6] {
+        let start = Desk::with(before);
+        let mut plan = start.plan(after, true).unwrap();
+        start.walk(&plan).unwrap();
+        plan.steps.reverse();
+        let problem = start.walk(&plan).unwrap_err();
+        assert!(
+            problem.message.contains("in the middle of the run"),
+            "{case}: {problem}"
+        );
+    }
+}
+
+#[test]
 fn a_run_that_ends_anywhere_is_completed_by_the_next() {
     for (case, before, after) in CASES {
         let start = Desk::with(before);
