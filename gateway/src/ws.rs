@@ -12,10 +12,12 @@
 //! reads nothing, or says nothing and answers no ping, is let go.
 //!
 //! *What bounds it.* Connections, requests under way on each, the size of a
-//! frame, and the frames that wait for a client.
+//! frame, and the frames that wait for a client, by their number and by their
+//! bytes (`queue`).
 
 mod connection;
 pub mod frame;
+mod queue;
 mod request;
 
 use std::time::Duration;
@@ -32,6 +34,12 @@ pub const FRAME_BYTES_MAX: usize = BODY_BYTES_MAX + 64 * 1024;
 
 /// Frames that wait for a client: 64, some seconds of an answer.
 const WAITING_MAX: usize = 64;
+
+/// Bytes of the frames that wait for a client: 256 KiB, 64 chunks of 4 KiB, which are large ones.
+///
+/// So 4 096 connections whose clients do not read hold 1 GiB at most, whatever they asked for. A
+/// larger frame waits until it is alone.
+const WAITING_BYTES_MAX: usize = 256 * 1024;
 
 /// A client that takes no frame for so long is gone: two minutes, as for a stream over HTTP.
 const STALL_MAX: Duration = Duration::from_mins(2);

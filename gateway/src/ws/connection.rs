@@ -16,9 +16,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    PING_EVERY, Peer, REQUESTS_MAX, SILENCE_MAX, STALL_MAX, WAITING_MAX,
+    PING_EVERY, Peer, REQUESTS_MAX, SILENCE_MAX, STALL_MAX,
     frame::{self, Chat, Incoming, Outgoing},
-    request::{Gone, ROUTE, Request},
+    queue::{Gone, Queue, Waiting},
+    request::{ROUTE, Request},
 };
 use crate::{
     auth::{Access, Permission},
@@ -34,7 +35,7 @@ type UnderWay = Arc<Mutex<HashMap<String, CancellationToken>>>;
 /// Serves a connection to its end.
 pub async fn serve(state: State, peer: Peer, socket: WebSocket) {
     let (sink, frames) = socket.split();
-    let (out, queue) = mpsc::channel(WAITING_MAX);
+    let (out, queue) = Queue::new();
     let gone = CancellationToken::new();
     let connection = Connection {
         state,
@@ -66,7 +67,7 @@ pub async fn serve(state: State, peer: Peer, socket: WebSocket) {
 struct Connection {
     state: State,
     peer: Peer,
-    out: mpsc::Sender<Utf8Bytes>,
+    out: Queue,
     under_way: UnderWay,
     requests: TaskTracker,
     /// Cancelled when the client is gone.
@@ -218,10 +219,7 @@ impl Connection {
     }
 
     async fn send(&self, frame: Utf8Bytes) -> Result<(), Gone> {
-        match timeout(STALL_MAX, self.out.send(frame)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
-        }
+        self.out.send(frame).await
     }
 }
 
@@ -246,19 +244,22 @@ impl Drop for Leaves {
 /// client takes nothing.
 async fn write(
     mut sink: SplitSink<WebSocket, Message>,
-    mut queue: mpsc::Receiver<Utf8Bytes>,
+    mut queue: mpsc::Receiver<Waiting>,
     over: CancellationToken,
 ) {
     let mut ping = interval(PING_EVERY);
     ping.reset_at(Instant::now() + PING_EVERY);
     loop {
-        let message = tokio::select! {
+        // The frame's room in the queue is held until it is written.
+        let (message, _waiting) = tokio::select! {
             biased;
-            frame = queue.recv() => match frame {
-                Some(frame) => Message::Text(frame),
+            waiting = queue.recv() => match waiting {
+                Some(waiting) => (Message::Text(waiting.frame.clone()), Some(waiting)),
                 None => break,
             },
-            _ = ping.tick(), if !over.is_cancelled() => Message::Ping(bytes::Bytes::new()),
+            _ = ping.tick(), if !over.is_cancelled() => {
+                (Message::Ping(bytes::Bytes::new()), None)
+            }
         };
         if !matches!(timeout(STALL_MAX, sink.send(message)).await, Ok(Ok(()))) {
             return;

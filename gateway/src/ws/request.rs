@@ -7,15 +7,13 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use nexus_events::{config_event::Key, id::RequestId};
 use serde_json::value::RawValue;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Peer, STALL_MAX,
+    Peer,
     frame::{self, Chat, Event, Outgoing},
+    queue::{Gone, Queue},
 };
 use crate::{
     cache::Wish,
@@ -29,9 +27,6 @@ use crate::{
 /// The endpoint's path, as events name it.
 pub(super) const ROUTE: &str = "/ws/chat";
 
-/// The client hung up, or reads nothing.
-pub(super) struct Gone;
-
 /// A request under way.
 pub(super) struct Request {
     pub(super) state: State,
@@ -43,7 +38,7 @@ pub(super) struct Request {
     /// The hub's id of it.
     pub(super) number: RequestId,
     /// Where its frames go.
-    pub(super) out: mpsc::Sender<Utf8Bytes>,
+    pub(super) out: Queue,
     /// The client's `cancel`.
     pub(super) cancel: CancellationToken,
 }
@@ -92,10 +87,13 @@ impl Request {
     }
 
     async fn whole(&self, body: &Bytes) -> Result<Utf8Bytes, Gone> {
-        // The adapter has read it as JSON.
-        let body: &RawValue = serde_json::from_slice(body).unwrap_or(RawValue::NULL);
         let id = &self.id;
-        self.send(Outgoing::Answer { id, body }.text()).await?;
+        let answer = || {
+            // The adapter has read it as JSON.
+            let body: &RawValue = serde_json::from_slice(body).unwrap_or(RawValue::NULL);
+            Outgoing::Answer { id, body }.text()
+        };
+        self.out.send_made(body.len(), answer).await?;
         Ok(Outgoing::Done { id }.text())
     }
 
@@ -118,9 +116,12 @@ impl Request {
     }
 
     async fn chunk(&self, index: u32, json: &str) -> Result<(), Gone> {
-        let chunk: &RawValue = serde_json::from_str(json).unwrap_or(RawValue::NULL);
         let id = &self.id;
-        self.send(Outgoing::Chunk { id, index, chunk }.text()).await
+        let frame = || {
+            let chunk: &RawValue = serde_json::from_str(json).unwrap_or(RawValue::NULL);
+            Outgoing::Chunk { id, index, chunk }.text()
+        };
+        self.out.send_made(json.len(), frame).await
     }
 
     /// The error frame of an error event of the stream.
@@ -133,9 +134,6 @@ impl Request {
     }
 
     pub(super) async fn send(&self, frame: Utf8Bytes) -> Result<(), Gone> {
-        match timeout(STALL_MAX, self.out.send(frame)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
-        }
+        self.out.send(frame).await
     }
 }
