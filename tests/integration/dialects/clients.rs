@@ -29,17 +29,60 @@ fn arguments() -> Value {
     json!({"city": "Genève", "unit": "°C"})
 }
 
-/// Calls a tool when asked about tools and before it was called.
+/// Calls a tool twice when asked about tools and before it was called.
 fn script_with_tools(stage: &Stage) {
     stage.upstream.choose(|request| {
         let asked = request.json();
         let was_called = request.prompt().ends_with("21");
-        if asked["tools"].is_array() && !was_called {
-            Script::answer().tool_call("forecast", &arguments())
-        } else {
-            Script::answer()
+        if !asked["tools"].is_array() || was_called {
+            return Script::answer();
         }
+        if request.wants_stream() {
+            let answer = Script::status(200, interleaved());
+            return answer.header("content-type", "text/event-stream");
+        }
+        let call = |id: &str| {
+            let function = json!({"name": "forecast", "arguments": arguments().to_string()});
+            json!({"id": id, "type": "function", "function": function})
+        };
+        let message =
+            json!({"role": "assistant", "content": null, "tool_calls": [call("a"), call("b")]});
+        let choice = json!({"index": 0, "message": message, "finish_reason": "tool_calls"});
+        Script::json(
+            200,
+            &json!({"id": "c-1", "object": "chat.completion", "choices": [choice]}),
+        )
     });
+}
+
+/// Two calls whose arguments come by turns, with text in between.
+fn interleaved() -> String {
+    let arguments = arguments().to_string();
+    let (half, rest) = arguments.split_at(10);
+    let begin = |index: u64, id: &str| {
+        let function = json!({"name": "forecast", "arguments": ""});
+        json!({"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]})
+    };
+    let more = |index: u64, json: &str| json!({"tool_calls": [{"index": index, "function": {"arguments": json}}]});
+    let deltas = [
+        begin(0, "a"),
+        begin(1, "b"),
+        more(0, half),
+        more(1, half),
+        json!({"content": "meanwhile"}),
+        more(1, rest),
+        more(0, rest),
+    ];
+    let chunk = |delta: &Value, reason: Value| {
+        let choice = json!({"index": 0, "delta": delta, "finish_reason": reason});
+        let chunk = json!({"id": "c-1", "object": "chat.completion.chunk", "choices": [choice]});
+        format!("data: {chunk}\n\n")
+    };
+    let said: String = deltas
+        .iter()
+        .map(|delta| chunk(delta, Value::Null))
+        .collect();
+    said + &chunk(&json!({}), json!("tool_calls")) + "data: [DONE]\n\n"
 }
 
 #[tokio::test]
@@ -87,7 +130,11 @@ async fn anthropics_client_for_python_gets_its_messages() -> Result<()> {
     }
     for mode in ["tools", "tools_streamed"] {
         let called = &got[mode];
-        ensure!(called["calls"][0]["input"] == arguments(), "{}", told());
+        for place in 0..2 {
+            let call = &called["calls"][place];
+            ensure!(call["input"] == arguments(), "{}", told());
+            ensure!(call["id"] == ["a", "b"][place], "{}", told());
+        }
         ensure!(called["stop_reason"] == "tool_use", "{}", told());
         ensure!(called["then"]["stop_reason"] == "end_turn", "{}", told());
     }
@@ -184,10 +231,12 @@ async fn openais_clients_get_their_responses() -> Result<()> {
             "{}",
             told()
         );
-        let call = &got["tools"]["calls"][0];
-        ensure!(call["name"] == "forecast", "{}", told());
-        let text = arguments().to_string();
-        ensure!(call["arguments"] == text, "{}", told());
+        for place in 0..2 {
+            let call = &got["tools"]["calls"][place];
+            ensure!(call["name"] == "forecast", "{}", told());
+            let text = arguments().to_string();
+            ensure!(call["arguments"] == text, "{}", told());
+        }
         ensure!(
             got["tools"]["streamed"] == got["tools"]["calls"],
             "{}",

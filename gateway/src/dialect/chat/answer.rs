@@ -1,6 +1,6 @@
 //! A chat answer as dialects read it, whole or chunk by chunk.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
 use nexus_events::raw_object::RawObject;
 use serde::Deserialize;
@@ -30,6 +30,8 @@ pub(in crate::dialect) struct Usage {
 struct PromptDetails {
     #[serde(default)]
     cached_tokens: Option<u64>,
+    #[serde(default)]
+    cache_creation_tokens: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -50,6 +52,13 @@ impl Usage {
             .prompt_details
             .and_then(|details| details.cached_tokens);
         details.unwrap_or(0).min(self.prompt)
+    }
+
+    /// Tokens of the prompt that a cache took in.
+    pub(in crate::dialect) fn cache_creation(&self) -> u64 {
+        let details = self.prompt_details;
+        let created = details.and_then(|details| details.cache_creation_tokens);
+        created.unwrap_or(0).min(self.prompt - self.cached())
     }
 
     /// Tokens of the answer that were reasoning.
@@ -85,7 +94,7 @@ pub(in crate::dialect) struct Call<'a> {
 }
 
 /// A block of Anthropic's reasoning, or a piece of one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::dialect) struct Thinking<'a> {
     pub(in crate::dialect) index: Option<u64>,
     pub(in crate::dialect) text: Cow<'a, str>,
@@ -173,6 +182,9 @@ pub(in crate::dialect) struct Answer<'a> {
     pub(in crate::dialect) model: Cow<'a, str>,
     pub(in crate::dialect) said: Said<'a>,
     pub(in crate::dialect) finish_reason: Cow<'a, str>,
+    /// The stop sequence that the model stopped at, where the provider tells it.
+    pub(in crate::dialect) stop_sequence: Option<Cow<'a, str>>,
+    pub(in crate::dialect) service_tier: Option<Cow<'a, str>>,
     pub(in crate::dialect) usage: Option<Usage>,
 }
 
@@ -180,17 +192,20 @@ impl<'a> Answer<'a> {
     pub(in crate::dialect) fn read(body: &'a [u8]) -> Result<Self, serde_json::Error> {
         let response: ChatResponse<'a> = serde_json::from_slice(body)?;
         let choice = response.choices.into_iter().next();
-        let (said, finish_reason) = match choice {
+        let (said, finish_reason, stop_reason) = match choice {
             Some(choice) => {
                 let members = RawObject::parse(choice.message.get().as_bytes());
-                (Said::read(&members?), choice.finish_reason)
+                let said = Said::read(&members?);
+                (said, choice.finish_reason, choice.rest.get("stop_reason"))
             }
-            None => (Said::default(), None),
+            None => (Said::default(), None, None),
         };
         Ok(Self {
             model: response.model.and_then(text).unwrap_or_default(),
             said,
             finish_reason: finish_reason.map(|reason| reason.0).unwrap_or_default(),
+            stop_sequence: stop_reason.and_then(text),
+            service_tier: response.rest.get("service_tier").and_then(text),
             usage: Usage::read(response.usage),
         })
     }
@@ -202,6 +217,8 @@ pub(crate) struct Chunk<'a> {
     pub(in crate::dialect) model: Cow<'a, str>,
     pub(in crate::dialect) said: Said<'a>,
     pub(in crate::dialect) finish_reason: Option<Cow<'a, str>>,
+    pub(in crate::dialect) stop_sequence: Option<Cow<'a, str>>,
+    pub(in crate::dialect) service_tier: Option<Cow<'a, str>>,
     pub(in crate::dialect) usage: Option<Usage>,
 }
 
@@ -210,56 +227,16 @@ impl<'a> Chunk<'a> {
         let chunk: ChatChunk<'a> = serde_json::from_slice(data)?;
         let choices = chunk.choices.unwrap_or_default().into_iter();
         let choice = choices.into_iter().find(|choice| choice.index == 0);
-        let (delta, finish_reason) =
-            choice.map_or((None, None), |choice| (choice.delta, choice.finish_reason));
+        let (delta, finish_reason, stop_reason) = choice.map_or((None, None, None), |choice| {
+            (choice.delta, choice.finish_reason, choice.stop_reason)
+        });
         Ok(Self {
             model: chunk.model.and_then(text).unwrap_or_default(),
             said: delta.as_ref().map(Said::read).unwrap_or_default(),
             finish_reason: finish_reason.map(|reason| reason.0),
+            stop_sequence: stop_reason.and_then(text),
+            service_tier: chunk.service_tier.and_then(text),
             usage: Usage::read(chunk.usage),
         })
-    }
-}
-
-/// Which call each piece of a stream belongs to.
-///
-/// Some servers leave the index out: a piece without an id goes on with the last call, one with
-/// an id with the call of that id.
-#[derive(Debug)]
-pub(in crate::dialect) struct Calls {
-    by_index: BTreeMap<u64, usize>,
-    by_id: BTreeMap<String, usize>,
-    count: usize,
-}
-
-impl Calls {
-    /// No call yet.
-    pub(in crate::dialect) const NONE: Self = Self {
-        by_index: BTreeMap::new(),
-        by_id: BTreeMap::new(),
-        count: 0,
-    };
-
-    /// The place of the call that a piece belongs to, from 0, and whether it begins it.
-    pub(in crate::dialect) fn place(&mut self, piece: &Call<'_>) -> (usize, bool) {
-        let known = match piece.index {
-            Some(index) => self.by_index.get(&index).copied(),
-            None if piece.id.is_empty() => self.count.checked_sub(1),
-            None => self.by_id.get(piece.id.as_ref()).copied(),
-        };
-        if let Some(place) = known {
-            return (place, false);
-        }
-        let place = self.count;
-        self.count += 1;
-        match piece.index {
-            Some(index) => drop(self.by_index.insert(index, place)),
-            None => drop(self.by_id.insert(piece.id.clone().into_owned(), place)),
-        }
-        (place, true)
-    }
-
-    pub(in crate::dialect) const fn is_empty(&self) -> bool {
-        self.count == 0
     }
 }

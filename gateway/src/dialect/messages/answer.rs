@@ -61,8 +61,8 @@ impl Usage {
     pub(super) fn of(usage: Option<ChatUsage>) -> Self {
         let usage = usage.unwrap_or_default();
         Self {
-            input_tokens: usage.prompt - usage.cached(),
-            cache_creation_input_tokens: 0,
+            input_tokens: usage.prompt - usage.cached() - usage.cache_creation(),
+            cache_creation_input_tokens: usage.cache_creation(),
             cache_read_input_tokens: usage.cached(),
             output_tokens: usage.completion,
         }
@@ -89,8 +89,11 @@ impl<'a> Message<'a> {
 pub(super) fn of_chat(asked: &Asked, chat: &[u8]) -> Result<Bytes, serde_json::Error> {
     let answer = Answer::read(chat)?;
     let calls_tools = !answer.said.calls.is_empty();
+    let stopped_by = answer.stop_sequence.as_deref();
+    let (stop_reason, stop_sequence) = stop(&answer.finish_reason, stopped_by, calls_tools);
     let message = Message {
-        stop_reason: Some(stop_reason(&answer.finish_reason, calls_tools)),
+        stop_reason: Some(stop_reason),
+        stop_sequence,
         usage: Usage::of(answer.usage),
         content: content(asked, answer.said),
         ..Message::begun(asked, &answer.model)
@@ -162,13 +165,21 @@ struct Malformed<'a> {
     arguments: &'a str,
 }
 
-/// Why an answer ended, in Anthropic's words.
-pub(super) fn stop_reason(finish_reason: &str, calls_tools: bool) -> &'static str {
+/// Why an answer ended, in Anthropic's words, and the stop sequence where that is why.
+///
+/// Most providers do not tell whether it was one: then the model has ended its turn.
+pub(super) fn stop<'a>(
+    finish_reason: &str,
+    stopped_by: Option<&'a str>,
+    calls_tools: bool,
+) -> (&'static str, Option<&'a str>) {
+    let stopped_by = stopped_by.filter(|sequence| !sequence.is_empty());
     match finish_reason {
-        "length" => "max_tokens",
-        "content_filter" => "refusal",
+        "length" => ("max_tokens", None),
+        "content_filter" => ("refusal", None),
         // Some servers say `stop` beside tool calls as well.
-        _ if calls_tools => "tool_use",
-        _ => "end_turn",
+        _ if calls_tools => ("tool_use", None),
+        "stop" if stopped_by.is_some() => ("stop_sequence", stopped_by),
+        _ => ("end_turn", None),
     }
 }

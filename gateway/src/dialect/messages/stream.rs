@@ -1,10 +1,8 @@
 //! The chunks of a chat stream as Anthropic's events.
 //!
-//! Blocks come one after the other: whatever says something of another kind closes the block
-//! before. Why the answer ended is held back until the end mark, because the usage that stands
+//! Blocks come one after the other ([`Order`]): whatever says something of another kind closes the
+//! block before. Why the answer ended is held back until the end mark, because the usage that stands
 //! beside it comes last.
-
-use std::borrow::Cow;
 
 use bytes::BytesMut;
 use serde::Serialize;
@@ -13,10 +11,9 @@ use serde_json::{Value, json};
 use super::{
     super::{
         Asked, Events,
-        chat::{Call, Calls, Chunk, Thinking, Usage as ChatUsage},
-        keepsake,
+        chat::{Begin, Chunk, Order, Piece, Thinking, Usage as ChatUsage},
     },
-    answer::{Message, OURS, Usage, call_id, stop_reason},
+    answer::{Message, OURS, Usage, call_id, stop},
     error,
 };
 use crate::{protocol::openai::response::ErrorObject, stream::sse_encode};
@@ -42,10 +39,9 @@ pub(super) struct MessageEvents {
     open: Option<Open>,
     /// Blocks begun so far.
     blocks: usize,
-    calls: Calls,
-    /// The block of each call.
-    call_blocks: Vec<usize>,
+    order: Order,
     finish_reason: Option<String>,
+    stop_sequence: Option<String>,
     usage: Option<ChatUsage>,
 }
 
@@ -56,9 +52,9 @@ impl MessageEvents {
             began: false,
             open: None,
             blocks: 0,
-            calls: Calls::NONE,
-            call_blocks: Vec::new(),
+            order: Order::NEW,
             finish_reason: None,
+            stop_sequence: None,
             usage: None,
         }
     }
@@ -110,10 +106,8 @@ impl MessageEvents {
     }
 
     fn text(&mut self, text: &str, out: &mut BytesMut) {
-        if !text.is_empty() {
-            self.open(Open::Text, || json!({"type": "text", "text": ""}), out);
-            self.delta(&json!({"type": "text_delta", "text": text}), out);
-        }
+        self.open(Open::Text, || json!({"type": "text", "text": ""}), out);
+        self.delta(&json!({"type": "text_delta", "text": text}), out);
     }
 
     fn reasoning(&mut self, member: &'static str, text: &str, out: &mut BytesMut) {
@@ -138,25 +132,29 @@ impl MessageEvents {
         }
     }
 
-    fn call(&mut self, call: &Call<'_>, out: &mut BytesMut) {
-        let (place, is_new) = self.calls.place(call);
-        if is_new {
-            if let Some(data) = keepsake::of(call) {
-                let start = || json!({"type": "redacted_thinking", "data": data});
-                self.open(Open::Kept(place), start, out);
-            }
-            let id = call_id(&self.asked, place, Cow::Borrowed(&call.id)).into_owned();
-            let start = || json!({"type": "tool_use", "id": id, "name": call.name, "input": {}});
-            self.open(Open::Call(place), start, out);
-            self.call_blocks.push(self.last());
+    fn call(&mut self, call: Begin<'_>, out: &mut BytesMut) {
+        let place = call.place;
+        if let Some(data) = call.kept {
+            let start = || json!({"type": "redacted_thinking", "data": data});
+            self.open(Open::Kept(place), start, out);
         }
-        // A piece of an earlier call says by its index which block it adds to.
-        if let Some(block) = self.call_blocks.get(place)
-            && !call.arguments.is_empty()
-        {
-            let delta = json!({"type": "input_json_delta", "partial_json": call.arguments});
-            let delta = json!({"index": block, "delta": delta});
-            event(out, "content_block_delta", &delta);
+        let id = call_id(&self.asked, place, call.id).into_owned();
+        let start = || json!({"type": "tool_use", "id": id, "name": call.name, "input": {}});
+        self.open(Open::Call(place), start, out);
+    }
+
+    fn say(&mut self, pieces: Vec<Piece<'_>>, out: &mut BytesMut) {
+        for piece in pieces {
+            match piece {
+                Piece::Reasoning { member, text } => self.reasoning(member, &text, out),
+                Piece::Thinking(block) => self.thinking(&block, out),
+                Piece::Text(text) | Piece::Refusal(text) => self.text(&text, out),
+                Piece::Begin(call) => self.call(call, out),
+                Piece::Arguments(json) => {
+                    let delta = json!({"type": "input_json_delta", "partial_json": json});
+                    self.delta(&delta, out);
+                }
+            }
         }
     }
 }
@@ -164,32 +162,27 @@ impl MessageEvents {
 impl Events for MessageEvents {
     fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut BytesMut) {
         self.begin(&chunk.model, out);
-        let said = &chunk.said;
-        match &said.reasoning {
-            Some((member, text)) if said.thinking.is_empty() => self.reasoning(member, text, out),
-            _ => {}
-        }
-        for block in &said.thinking {
-            self.thinking(block, out);
-        }
-        self.text(&said.text, out);
-        self.text(&said.refusal, out);
-        for call in &said.calls {
-            self.call(call, out);
-        }
+        let pieces = self.order.chunk(&chunk.said, true);
+        self.say(pieces, out);
         if let Some(reason) = &chunk.finish_reason {
             self.finish_reason = Some(reason.clone().into_owned());
+        }
+        if let Some(sequence) = &chunk.stop_sequence {
+            self.stop_sequence = Some(sequence.clone().into_owned());
         }
         self.usage = chunk.usage.or(self.usage);
     }
 
     fn done(&mut self, out: &mut BytesMut) {
         self.begin("", out);
+        let rest = self.order.rest();
+        self.say(rest, out);
         self.close(out);
         let finish_reason = self.finish_reason.as_deref().unwrap_or_default();
-        let stop_reason = stop_reason(finish_reason, !self.calls.is_empty());
+        let stopped_by = self.stop_sequence.as_deref();
+        let (stop_reason, stop_sequence) = stop(finish_reason, stopped_by, self.order.has_calls());
         let delta = json!({
-            "delta": {"stop_reason": stop_reason, "stop_sequence": null},
+            "delta": {"stop_reason": stop_reason, "stop_sequence": stop_sequence},
             "usage": to_value(&Usage::of(self.usage)),
         });
         event(out, "message_delta", &delta);
@@ -197,6 +190,8 @@ impl Events for MessageEvents {
     }
 
     fn failed(&mut self, error: &ErrorObject, out: &mut BytesMut) {
+        let rest = self.order.rest();
+        self.say(rest, out);
         let body = error::of_object(error, self.asked.id);
         event(out, "error", &body);
     }

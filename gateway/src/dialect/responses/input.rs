@@ -122,16 +122,16 @@ fn encrypted(item: &Fields<'_>) -> Result<Option<Keepsake>, BadRequest> {
     }
 }
 
-/// Reasoning in plain text goes back into the member that it came in.
+/// Reasoning in plain text goes back into the member that it came in; a summary of another's
+/// stands for it where there is nothing else.
 fn reasoning<'a>(item: &Fields<'a>, messages: &mut Vec<Message<'a>>) -> Result<(), BadRequest> {
     item.only(&["type", "id", "summary", "content", "status"])?;
-    item.objects("summary")?;
-    let parts = item.objects("content")?;
-    let texts = parts.iter().map(|part| {
-        part.only(&["type", "text"])?;
-        part.required_text("text")
-    });
-    let text = texts.collect::<Result<String, _>>()?;
+    let (summary, content) = (thoughts(item, "summary")?, thoughts(item, "content")?);
+    let text = match (summary.is_empty(), content.is_empty()) {
+        (false, false) => return Err(no_counterpart(&item.at("summary"))),
+        (false, true) => summary,
+        (true, _) => content,
+    };
     if text.is_empty() {
         return Ok(());
     }
@@ -150,6 +150,16 @@ fn reasoning<'a>(item: &Fields<'a>, messages: &mut Vec<Message<'a>>) -> Result<(
         message.reasoning_content = Some(text);
     }
     Ok(())
+}
+
+/// The texts of some parts, put together.
+fn thoughts(item: &Fields<'_>, name: &str) -> Result<String, BadRequest> {
+    let parts = item.objects(name)?;
+    let texts = parts.iter().map(|part| {
+        part.only(&["type", "text"])?;
+        part.required_text("text")
+    });
+    texts.collect()
 }
 
 fn content<'a>(item: &Fields<'a>, name: &str) -> Result<Content<'a>, BadRequest> {

@@ -99,6 +99,13 @@ impl Head {
         self.set("model", json!(model));
     }
 
+    /// The tier of service, where the provider tells which one it gave.
+    pub(super) fn of_tier(&mut self, tier: Option<&str>) {
+        if let Some(tier) = tier {
+            self.set("service_tier", json!(tier));
+        }
+    }
+
     fn set(&mut self, name: &str, value: Value) {
         if let Value::Object(members) = &mut self.object {
             members.insert(name.to_owned(), value);
@@ -153,6 +160,7 @@ pub(super) fn of_chat(asked: &Asked, chat: &[u8]) -> Result<Bytes, serde_json::E
     let answer = Answer::read(chat)?;
     let mut head = Head::new(asked);
     head.of_model(&answer.model);
+    head.of_tier(answer.service_tier.as_deref());
     let items = items(asked.id, answer.said);
     let response = head.ended(End::of(&answer.finish_reason), &items, answer.usage);
     serde_json::to_vec(response).map(Bytes::from)

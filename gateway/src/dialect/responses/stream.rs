@@ -1,6 +1,7 @@
 //! The chunks of a chat stream as the events of a response.
 //!
-//! Items come one after the other: whatever says something of another kind closes the item before.
+//! Items come one after the other ([`Order`]): whatever says something of another kind closes the
+//! item before.
 
 use bytes::BytesMut;
 use serde_json::{Value, json};
@@ -8,8 +9,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         Asked, Events,
-        chat::{Call, Calls, Chunk, Usage},
-        keepsake,
+        chat::{Begin, Chunk, Order, Piece, Usage},
     },
     item::Item,
     response::{End, Head},
@@ -24,9 +24,7 @@ pub(super) struct ResponseEvents {
     items: Vec<Item>,
     /// Whether the last item is open.
     is_open: bool,
-    calls: Calls,
-    /// The item of each call.
-    call_items: Vec<usize>,
+    order: Order,
     finish_reason: Option<String>,
     usage: Option<Usage>,
 }
@@ -39,8 +37,7 @@ impl ResponseEvents {
             sequence: 0,
             items: Vec::new(),
             is_open: false,
-            calls: Calls::NONE,
-            call_items: Vec::new(),
+            order: Order::NEW,
             finish_reason: None,
             usage: None,
         }
@@ -106,18 +103,17 @@ impl ResponseEvents {
 
     /// Adds text to the open item, or to a new one where another kind is open.
     fn say(&mut self, new: Item, text: &str, out: &mut BytesMut) {
-        if text.is_empty() {
-            return;
-        }
         let goes_on = self.is_open && self.items.last().is_some_and(|last| last.kind == new.kind);
         if !goes_on {
             self.open(new, out);
         }
-        self.add(self.items.len().saturating_sub(1), text, out);
+        self.add(text, out);
     }
 
-    fn add(&mut self, index: usize, text: &str, out: &mut BytesMut) {
-        let Some(item) = self.items.get_mut(index) else {
+    /// Adds text to the open item.
+    fn add(&mut self, text: &str, out: &mut BytesMut) {
+        let index = self.items.len().saturating_sub(1);
+        let Some(item) = self.items.last_mut() else {
             return;
         };
         item.text.push_str(text);
@@ -126,41 +122,40 @@ impl ResponseEvents {
         }
     }
 
-    fn call(&mut self, call: &Call<'_>, out: &mut BytesMut) {
-        let (place, is_new) = self.calls.place(call);
-        if is_new {
-            if let Some(encrypted) = keepsake::of(call) {
-                let kept = Item::kept(self.head.request, self.items.len(), encrypted);
-                self.open(kept, out);
-            }
-            let index = self.items.len();
-            self.open(
-                Item::call(self.head.request, index, &call.id, &call.name),
-                out,
-            );
-            self.call_items.push(index);
+    fn call(&mut self, call: Begin<'_>, out: &mut BytesMut) {
+        let request = self.head.request;
+        if let Some(encrypted) = call.kept {
+            let kept = Item::kept(request, self.items.len(), encrypted);
+            self.open(kept, out);
         }
-        if let Some(index) = self.call_items.get(place).copied()
-            && !call.arguments.is_empty()
-        {
-            self.add(index, &call.arguments, out);
+        let item = Item::call(request, self.items.len(), &call.id, &call.name);
+        self.open(item, out);
+    }
+
+    fn tell(&mut self, pieces: Vec<Piece<'_>>, out: &mut BytesMut) {
+        for piece in pieces {
+            let (request, place) = (self.head.request, self.items.len());
+            match piece {
+                Piece::Reasoning { member, text } => {
+                    self.say(Item::reasoning(request, place, member), &text, out);
+                }
+                Piece::Text(text) => self.say(Item::text(request, place), &text, out),
+                Piece::Refusal(text) => self.say(Item::refusal(request, place), &text, out),
+                Piece::Begin(call) => self.call(call, out),
+                Piece::Arguments(json) => self.add(&json, out),
+                // It is told as plain reasoning.
+                Piece::Thinking(_) => {}
+            }
         }
     }
 }
 
 impl Events for ResponseEvents {
     fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut BytesMut) {
+        self.head.of_tier(chunk.service_tier.as_deref());
         self.begin(&chunk.model, out);
-        let (request, said) = (self.head.request, &chunk.said);
-        if let Some((member, text)) = &said.reasoning {
-            let new = Item::reasoning(request, self.items.len(), member);
-            self.say(new, text, out);
-        }
-        self.say(Item::text(request, self.items.len()), &said.text, out);
-        self.say(Item::refusal(request, self.items.len()), &said.refusal, out);
-        for call in &said.calls {
-            self.call(call, out);
-        }
+        let pieces = self.order.chunk(&chunk.said, false);
+        self.tell(pieces, out);
         if let Some(reason) = &chunk.finish_reason {
             self.finish_reason = Some(reason.clone().into_owned());
         }
@@ -169,6 +164,8 @@ impl Events for ResponseEvents {
 
     fn done(&mut self, out: &mut BytesMut) {
         self.begin("", out);
+        let rest = self.order.rest();
+        self.tell(rest, out);
         let end = End::of(self.finish_reason.as_deref().unwrap_or_default());
         self.close(end.status(), out);
         let response = self.head.ended(end, &self.items, self.usage);
@@ -181,6 +178,8 @@ impl Events for ResponseEvents {
     }
 
     fn failed(&mut self, error: &ErrorObject, out: &mut BytesMut) {
+        let rest = self.order.rest();
+        self.tell(rest, out);
         // The codes that the API's clients know.
         let code = match error.kind.as_deref() {
             Some(RATE_LIMIT) => "rate_limit_exceeded",

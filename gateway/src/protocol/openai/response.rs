@@ -100,6 +100,9 @@ pub struct ChatChunk<'a> {
     /// The usage block.
     #[serde(borrow, default)]
     pub usage: Option<&'a RawValue>,
+    /// The tier of service that the provider gave.
+    #[serde(borrow, default)]
+    pub service_tier: Option<&'a RawValue>,
     /// An error in place of a chunk.
     #[serde(borrow, default)]
     pub error: Option<&'a RawValue>,
@@ -124,6 +127,10 @@ pub struct ChunkChoice<'a> {
     /// Why the provider stopped.
     #[serde(borrow, default)]
     pub finish_reason: Option<Text<'a>>,
+    /// The stop sequence that it stopped at, where it tells that: a member of vLLM's, which may
+    /// hold the number of a token as well.
+    #[serde(borrow, default)]
+    pub stop_reason: Option<&'a RawValue>,
 }
 
 /// The tokens of a usage block; `None` when it does not tell both numbers.

@@ -44,6 +44,7 @@ pub(super) fn translate(asked: Asked<'_>, body: &[u8]) -> Result<Bytes, Provider
         },
         logprobs: None,
         finish_reason: finish_reason(stop_reason.as_str()),
+        stop_reason: message.stop_sequence.as_ref().map(Text::as_str),
     };
     let id = message.id.as_ref().map(Text::as_str);
     let model = message.model.as_ref().map(Text::as_str);

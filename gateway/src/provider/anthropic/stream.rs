@@ -45,6 +45,8 @@ pub(super) struct Translator {
     next_thinking: u32,
     usage: Usage,
     finish_reason: Option<FinishReason>,
+    /// The stop sequence that the model stopped at.
+    stop_sequence: Option<String>,
 }
 
 /// A block that has begun and not ended.
@@ -82,6 +84,7 @@ impl Translator {
             next_thinking: 0,
             usage: Usage::default(),
             finish_reason: None,
+            stop_sequence: None,
         }
     }
 
@@ -104,9 +107,13 @@ impl Translator {
             "content_block_stop" => self.close(event.index.ok_or_else(disorder)?, out),
             "message_delta" => {
                 self.head()?;
-                let reason = event.delta.and_then(|delta| delta.stop_reason);
-                let reason = reason.map(|reason| finish_reason(reason.as_str()));
-                self.finish_reason = reason.or(self.finish_reason);
+                if let Some(delta) = event.delta {
+                    let reason = delta.stop_reason.as_ref();
+                    let reason = reason.map(|reason| finish_reason(reason.as_str()));
+                    self.finish_reason = reason.or(self.finish_reason);
+                    let sequence = delta.stop_sequence.map(|text| text.0.into_owned());
+                    self.stop_sequence = sequence.or_else(|| self.stop_sequence.take());
+                }
                 Ok(())
             }
             "message_stop" => self.end(out),
@@ -281,6 +288,7 @@ impl Translator {
         let head = self.head()?;
         out.push(head.chunk(Piece {
             finish_reason: Some(finish_reason),
+            stop_reason: self.stop_sequence.as_deref(),
             ..Piece::default()
         })?);
         if let Some(usage) = self.usage.to_openai() {

@@ -19,6 +19,8 @@ pub(super) struct Message<'a> {
     pub(super) content: Option<Vec<Block<'a>>>,
     #[serde(borrow, default)]
     pub(super) stop_reason: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) stop_sequence: Option<Text<'a>>,
     #[serde(default)]
     pub(super) usage: Option<Usage>,
 }
@@ -76,6 +78,8 @@ pub(super) struct Delta<'a> {
     pub(super) partial_json: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(super) stop_reason: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) stop_sequence: Option<Text<'a>>,
 }
 
 /// The tokens of an answer; each event of a stream tells those that it knows.
@@ -112,11 +116,13 @@ impl Usage {
     /// `None` where the provider did not count: no number is better than zero.
     pub(super) fn to_openai(self) -> Option<answer::Usage> {
         let cached = self.cache_read_input_tokens.unwrap_or(0);
+        let created = self.cache_creation_input_tokens.unwrap_or(0);
         let prompt = self
             .input_tokens?
-            .saturating_add(self.cache_creation_input_tokens.unwrap_or(0))
+            .saturating_add(created)
             .saturating_add(cached);
-        Some(answer::Usage::new(prompt, cached, self.output_tokens?))
+        let usage = answer::Usage::new(prompt, cached, self.output_tokens?);
+        Some(usage.with_cache_creation(created))
     }
 }
 

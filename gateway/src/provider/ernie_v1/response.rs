@@ -147,6 +147,7 @@ pub(super) fn translate(asked: Asked<'_>, body: &[u8]) -> Result<Bytes, Provider
         message: Said::whole(response.text(), thoughts, &calls),
         logprobs: None,
         finish_reason: response.finish(called.is_some()),
+        stop_reason: None,
     };
     response.head(asked).whole(&[choice], response.usage())
 }

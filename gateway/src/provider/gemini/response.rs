@@ -29,6 +29,7 @@ pub(super) fn translate(asked: Asked<'_>, body: &[u8]) -> Result<Bytes, Provider
             },
             logprobs: None,
             finish_reason: FinishReason::ContentFilter,
+            stop_reason: None,
         };
         return head.whole(&[choice], response.usage());
     }
@@ -54,6 +55,7 @@ pub(super) fn translate(asked: Asked<'_>, body: &[u8]) -> Result<Bytes, Provider
         message: Said::whole(answer.text.as_deref(), answer.thoughts.as_deref(), calls),
         logprobs: answer.logprobs.as_ref(),
         finish_reason: answer.finish_reason,
+        stop_reason: None,
     });
     let choices: Vec<Choice<'_>> = choices.collect();
     head.whole(&choices, response.usage())

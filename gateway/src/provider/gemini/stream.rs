@@ -125,7 +125,7 @@ impl Translator {
                 index,
                 delta,
                 logprobs,
-                finish_reason: None,
+                ..Piece::default()
             })?);
             Ok::<_, ProviderError>(())
         };

@@ -43,6 +43,9 @@ pub(in crate::provider) struct Usage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 struct PromptTokensDetails {
     cached_tokens: u64,
+    /// What the cache took in; not OpenAI's, but other gateways have it under this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_creation_tokens: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,9 +61,16 @@ impl Usage {
             total_tokens: prompt.saturating_add(completion),
             prompt_tokens_details: PromptTokensDetails {
                 cached_tokens: cached,
+                cache_creation_tokens: None,
             },
             completion_tokens_details: None,
         }
+    }
+
+    /// The same, where a part of the prompt was put into a cache.
+    pub(in crate::provider) fn with_cache_creation(mut self, tokens: u64) -> Self {
+        self.prompt_tokens_details.cache_creation_tokens = Some(tokens).filter(|&some| some > 0);
+        self
     }
 
     /// The same, where the provider says how much of the answer was reasoning.
@@ -208,6 +218,9 @@ pub(in crate::provider) struct Choice<'a> {
     pub(in crate::provider) message: Said<'a>,
     pub(in crate::provider) logprobs: Option<&'a Logprobs<'a>>,
     pub(in crate::provider) finish_reason: FinishReason,
+    /// The stop sequence that the model stopped at; vLLM's servers have the same member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::provider) stop_reason: Option<&'a str>,
 }
 
 /// What a chunk adds to one choice.
@@ -218,6 +231,8 @@ pub(in crate::provider) struct Piece<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::provider) logprobs: Option<&'a Logprobs<'a>>,
     pub(in crate::provider) finish_reason: Option<FinishReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::provider) stop_reason: Option<&'a str>,
 }
 
 /// The probabilities of an answer's tokens.
