@@ -22,6 +22,7 @@
 
 pub mod answer;
 mod attempt;
+mod bounds;
 mod cached;
 pub mod client;
 pub mod count;

@@ -39,6 +39,8 @@ pub enum FailureReason {
     Shutdown,
     /// The gateway that served it died.
     GatewayLost,
+    /// The broker did not take how it ended: that lies on the gateway's disk.
+    Unshippable,
     /// A fault of the hub itself.
     Internal,
 }
@@ -59,6 +61,7 @@ impl FailureReason {
             Self::OutboxFull => "outbox_full",
             Self::Shutdown => "shutdown",
             Self::GatewayLost => "gateway_lost",
+            Self::Unshippable => "unshippable",
             Self::Internal => "internal",
         }
     }

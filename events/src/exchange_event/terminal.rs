@@ -137,6 +137,40 @@ pub struct Terminal {
     pub failure: Option<Failure>,
 }
 
+/// Finish reasons that a bare event keeps: 8, of a request with a usual number of choices.
+const BARE_REASONS_MAX: usize = 8;
+
+/// Characters of a name that a bare event keeps: 256, as many as a client may type.
+const BARE_NAME_CHARS_MAX: usize = 256;
+
+impl Terminal {
+    /// Takes out what its content goes with, and whatever else may be large.
+    ///
+    /// What is left says who asked whom for what, how it ended and what was used, in some KiB. An
+    /// event that this version wrote has no longer names; one of an earlier version may.
+    pub fn strip(&mut self) {
+        self.messages.clear();
+        self.usage_raw = None;
+        if self.finish_reasons.len() > BARE_REASONS_MAX {
+            self.finish_reasons.clear();
+        }
+        let names = [
+            Some(&mut self.model),
+            self.user.as_mut(),
+            self.response_model.as_mut(),
+            self.response_id.as_mut(),
+        ];
+        let message = self.failure.as_mut().map(|failure| &mut failure.message);
+        let names = names.into_iter().flatten().chain(message);
+        let names = names.chain(&mut self.finish_reasons);
+        for name in names {
+            if let Some((end, _)) = name.char_indices().nth(BARE_NAME_CHARS_MAX) {
+                name.truncate(end);
+            }
+        }
+    }
+}
+
 impl EventData for Terminal {
     fn kind(&self) -> &'static str {
         match self.failure {

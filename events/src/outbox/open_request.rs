@@ -16,6 +16,10 @@ use crate::{
     },
 };
 
+/// What the ends of attempts leave of the reserve: 8 KiB, more than the largest terminal event
+/// without its content.
+const TERMINAL_BYTES: u64 = RESERVE_BYTES / 2;
+
 /// An open request, from `received` to its terminal event.
 ///
 /// Dropped without [`OpenRequest::close`] it stays open on disk, and is closed
@@ -25,6 +29,8 @@ pub struct OpenRequest {
     store: Arc<Store>,
     request: RequestId,
     reserve: u64,
+    /// What the ends of attempts must leave of the reserve: the terminal event's.
+    kept: u64,
     opened: bool,
     closed: bool,
 }
@@ -44,6 +50,7 @@ impl OpenRequest {
             store,
             request,
             reserve: RESERVE_BYTES,
+            kept: TERMINAL_BYTES,
             opened: false,
             closed: false,
         })
@@ -80,6 +87,7 @@ impl OpenRequest {
             .append_entry(self.entry(record, mark), Room::Free);
         if appended.is_ok() {
             self.reserve += repeated;
+            self.kept += repeated;
             self.opened = true;
         } else {
             self.store.unreserve(repeated);
@@ -89,6 +97,8 @@ impl OpenRequest {
 
     /// Appends the end of an attempt, from the reserve: it must stand before the terminal event.
     ///
+    /// It leaves what the terminal event needs, however much a provider had to say.
+    ///
     /// # Errors
     /// As [`OpenRequest::close`].
     pub fn append_end(&mut self, attempt_ended: &Record) -> Result<Appended, AppendError> {
@@ -96,10 +106,9 @@ impl OpenRequest {
             return Err(AppendError::Closed);
         }
         let entry = self.entry(attempt_ended, Mark::Plain);
-        let appended = self
-            .store
-            .append_entry(entry, Room::Reserve(self.reserve))?;
-        let spent = stored_bytes(attempt_ended).min(self.reserve);
+        let own = self.reserve.saturating_sub(self.kept);
+        let appended = self.store.append_entry(entry, Room::Reserve(own))?;
+        let spent = stored_bytes(attempt_ended).min(own);
         self.reserve -= spent;
         self.store.unreserve(spent);
         Ok(appended)

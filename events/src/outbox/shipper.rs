@@ -20,7 +20,8 @@
 //!
 //! A record that the broker refuses for its own sake three times, alone, while
 //! it takes a bare cursor, is set aside on disk and replaced by an
-//! `unshippable` event, so that it blocks nobody.
+//! `unshippable` event, so that it blocks nobody; where it was the end of an
+//! exchange, a bare end goes with it.
 
 pub(super) mod lane_reader;
 mod note;
@@ -303,7 +304,8 @@ impl LaneShipper {
         (bytes > limit).then(|| format!("{bytes} bytes, but the broker takes {limit}"))
     }
 
-    /// Sets the first event aside and ships a note in its place.
+    /// Sets the first event aside and ships in its place a note, and the bare end of an exchange
+    /// that it ended.
     async fn replace(&mut self, place: Place, batch: Batch, reason: String) {
         let position = batch.first_position.unwrap_or(place.position + 1);
         let content = batch.bodies.into_iter().next();
@@ -311,7 +313,7 @@ impl LaneShipper {
             return;
         };
         tracing::error!(lane = %self.lane, position, reason, "a record cannot be shipped; it is set aside");
-        let note = set_aside::set_aside(
+        let instead = set_aside::set_aside(
             &self.store,
             &*self.clock,
             (self.lane, position),
@@ -321,11 +323,11 @@ impl LaneShipper {
             ),
             reason,
         );
-        let note = match note {
-            Ok(note) => note,
+        let instead = match instead {
+            Ok(instead) => instead,
             Err(error) => return self.pause(&error).await,
         };
-        if let Err(error) = self.send(place, &[note], position).await {
+        if let Err(error) = self.send(place, &instead, position).await {
             self.pause(&error).await;
         }
     }

@@ -280,6 +280,31 @@ fn an_attempts_end_takes_its_room_from_the_reserve() {
         .unwrap_err();
 }
 
+#[test]
+fn an_attempts_end_leaves_the_terminal_event_its_room_however_long_it_is() {
+    let dir = TempDir::new().unwrap();
+    let (outbox, _) = open(dir.path(), 1 << 20);
+    let mut request = outbox.admit(RequestId::draw(&SystemClock)).unwrap();
+    request
+        .append(&record(Lane::Exchanges, "received"))
+        .unwrap();
+    let chunk = record(Lane::Chunks, &"x".repeat(10_000));
+    request.append(&chunk).unwrap();
+    for size in [5_000, 1] {
+        let filler = record(Lane::Audit, &"x".repeat(size));
+        while outbox.append(&filler).is_ok() {}
+    }
+    // A provider with a lot to say, asked twice.
+    let refused = record(Lane::Exchanges, &"no ".repeat(2_300));
+    request.append_end(&refused).unwrap();
+    let second = request.append_end(&refused);
+    assert!(matches!(second, Err(AppendError::Full)), "{second:?}");
+    // What the client saw, and 7 KiB of everything else.
+    let done = record(Lane::Exchanges, &"x".repeat(17_000));
+    request.close(&done).unwrap();
+    assert_eq!(outbox.usage().reserved_bytes, 0);
+}
+
 #[tokio::test]
 async fn release_waits_for_the_sync_and_for_the_broker() {
     let dir = TempDir::new().unwrap();

@@ -23,6 +23,7 @@ use nexus_events::{
 use serde_json::value::{RawValue, to_raw_value};
 
 use self::piece::Members;
+use super::bounds::{FINISH_REASON_BYTES_MAX, RESPONSE_NAME_BYTES_MAX, USAGE_BYTES_MAX, shortened};
 use crate::{
     protocol::openai::{
         response::{ChatChunk, ChatResponse, usage},
@@ -125,7 +126,7 @@ impl Answer {
             self.grow(choice.message.get().len())?;
             let finish_reason = choice.finish_reason.as_ref();
             let taken = Choice {
-                finish_reason: finish_reason.map(|reason| reason.as_str().to_owned()),
+                finish_reason: finish_reason.map(|reason| finish_reason_of(reason.as_str())),
                 message: Message::Whole(choice.message.to_owned()),
                 rest: owned(&choice.rest),
             };
@@ -137,9 +138,10 @@ impl Answer {
 
     /// Takes what is recorded of embeddings: the model and the usage.
     pub fn take_embeddings(&mut self, embedded: &Embedded) {
-        self.model.clone_from(&embedded.model);
+        let model = embedded.model.as_deref();
+        self.model = model.map(|model| shortened(model, RESPONSE_NAME_BYTES_MAX).to_owned());
         self.usage = embedded.usage;
-        self.usage_raw.clone_from(&embedded.usage_raw);
+        self.usage_raw = embedded.usage_raw.clone().filter(|raw| is_usual(raw));
     }
 
     /// Adds a chunk.
@@ -154,7 +156,7 @@ impl Answer {
             self.grow(size)?;
             let choice = self.choices.entry(piece.index).or_default();
             if let Some(reason) = &piece.finish_reason {
-                choice.finish_reason = Some(reason.as_str().to_owned());
+                choice.finish_reason = Some(finish_reason_of(reason.as_str()));
             }
             if let Some(delta) = &piece.delta {
                 choice.add(delta);
@@ -179,7 +181,7 @@ impl Answer {
         self.usage
     }
 
-    /// The provider's usage block as it came.
+    /// The provider's usage block as it came, unless it is larger than any.
     pub fn usage_raw(&self) -> Option<&RawValue> {
         self.usage_raw.as_deref()
     }
@@ -225,10 +227,10 @@ impl Answer {
 
     fn identify(&mut self, id: Option<&RawValue>, model: Option<&RawValue>) {
         if self.id.is_none() {
-            self.id = id.and_then(text).map(std::borrow::Cow::into_owned);
+            self.id = id.and_then(name_of);
         }
         if self.model.is_none() {
-            self.model = model.and_then(text).map(std::borrow::Cow::into_owned);
+            self.model = model.and_then(name_of);
         }
     }
 
@@ -237,8 +239,8 @@ impl Answer {
         let Some(raw) = raw else { return };
         if let Some(tokens) = usage(raw) {
             self.usage = Some(tokens);
-            self.usage_raw = Some(raw.to_owned());
-        } else if self.usage_raw.is_none() {
+            self.usage_raw = is_usual(raw).then(|| raw.to_owned());
+        } else if self.usage_raw.is_none() && is_usual(raw) {
             self.usage_raw = Some(raw.to_owned());
         }
     }
@@ -258,6 +260,21 @@ impl Answer {
         }
         Ok(())
     }
+}
+
+/// A name that a provider gives its answer, as events carry it.
+fn name_of(raw: &RawValue) -> Option<String> {
+    let name = text(raw)?;
+    Some(shortened(&name, RESPONSE_NAME_BYTES_MAX).to_owned())
+}
+
+fn finish_reason_of(said: &str) -> String {
+    shortened(said, FINISH_REASON_BYTES_MAX).to_owned()
+}
+
+/// Whether a usage block is of a size that events carry.
+fn is_usual(usage: &RawValue) -> bool {
+    usage.get().len() <= USAGE_BYTES_MAX
 }
 
 impl Choice {

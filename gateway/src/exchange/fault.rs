@@ -8,6 +8,7 @@ use nexus_events::{
     outbox::{AppendError, ReleaseError},
 };
 
+use super::bounds;
 use crate::{
     configuration::Candidate,
     error::ApiError,
@@ -94,12 +95,9 @@ impl Fault {
         self
     }
 
-    /// As the events tell it.
+    /// As the events tell it: of a long message the beginning.
     pub(super) fn failure(&self) -> Failure {
-        Failure {
-            reason: self.reason,
-            message: self.error.message.clone(),
-        }
+        bounds::failure(self.reason, &self.error.message)
     }
 }
 

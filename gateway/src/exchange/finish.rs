@@ -47,7 +47,7 @@ struct End {
     ended: Result<Ending, Fault>,
     /// What is to be counted.
     count: Option<OpenCount>,
-    /// The terminal event, when the disk did not take it.
+    /// The terminal event, when neither the disk nor the outbox took it.
     unwritten: Option<Terminal>,
 }
 
@@ -186,11 +186,11 @@ impl Exchange {
         if is_of_disk {
             unwritten = Some(terminal);
         } else {
-            // Without its content the event fits into the reserve that every request holds.
-            terminal.messages.clear();
+            // Bare, the event fits into the reserve that every request holds.
+            terminal.strip();
             match self.recorder.terminal(&terminal, None, uncounted) {
                 Ok(open) => count = open,
-                Err(error) if error.is_of_disk() => unwritten = Some(terminal),
+                Err(error) if error.may_pass() => unwritten = Some(terminal),
                 Err(error) => self.unrecorded(&error),
             }
         }
@@ -201,7 +201,7 @@ impl Exchange {
         }
     }
 
-    /// Writes a terminal event that the disk did not take, when it takes it: the client has been
+    /// Writes a terminal event that was not taken, when there is room for it: the client has been
     /// told that the request failed. Ends with the hub; the next start makes up for it.
     async fn end_later(
         &mut self,
@@ -221,7 +221,8 @@ impl Exchange {
             match self.recorder.terminal(&terminal, content, uncounted) {
                 Ok(count) => return count,
                 Err(error) if error.is_of_disk() => {}
-                Err(_) if content.is_some() => terminal.messages.clear(),
+                Err(_) if content.is_some() => terminal.strip(),
+                Err(error) if error.may_pass() => {}
                 Err(error) => {
                     self.unrecorded(&error);
                     return None;

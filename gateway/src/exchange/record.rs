@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::{Ask, Parts};
+use super::{Ask, Parts, bounds};
 use crate::{configuration::Candidate, metrics::Metrics, routing::target};
 
 /// Stands for a name that is not known yet.
@@ -38,6 +38,11 @@ impl RecordError {
     /// Whether the disk did not take it, so that it may later.
     pub(super) const fn is_of_disk(&self) -> bool {
         matches!(self, Self::Append(AppendError::Io(_)))
+    }
+
+    /// Whether waiting may mend it: the disk, or the outbox, may have room later.
+    pub(super) const fn may_pass(&self) -> bool {
+        matches!(self, Self::Append(AppendError::Io(_) | AppendError::Full))
     }
 }
 
@@ -201,6 +206,10 @@ impl Recorder {
     ) -> Result<Option<OpenCount>, RecordError> {
         let stamp = Stamp::draw(&*self.clock);
         let record = self.stamped(stamp, terminal, content)?;
+        debug_assert!(
+            bounds::can_be_shipped(&record),
+            "no broker takes a terminal event with so much beside its content"
+        );
         match self.write_end() {
             // Without the room for it, the terminal event is worth more.
             Err(error) if !error.is_of_disk() => tracing::error!(

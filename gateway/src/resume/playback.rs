@@ -133,6 +133,7 @@ const fn is_ours(reason: FailureReason) -> bool {
             | FailureReason::Internal
             | FailureReason::OutboxFull
             | FailureReason::Shutdown
+            | FailureReason::Unshippable
     )
 }
 

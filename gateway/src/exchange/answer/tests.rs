@@ -16,6 +16,41 @@ fn message(deltas: &[&str]) -> String {
     answer.choices()[0].message.get().to_owned()
 }
 
+/// The names beside the answer are no content: they must fit into one message of the broker.
+#[test]
+fn what_a_provider_says_about_its_answer_is_bounded() {
+    let long = "é".repeat(1 << 20);
+    let usage = format!(r#"{{"prompt_tokens":1,"completion_tokens":2,"x":"{long}"}}"#);
+    let chunk = format!(
+        r#"{{"id":"{long}","model":"{long}","choices":[{{"index":0,"delta":{{"content":"a"}},"finish_reason":"{long}"}}],"usage":{usage}}}"#
+    );
+    let mut streamed = Answer::default();
+    add(&mut streamed, &chunk);
+    let response = chunk.replace("delta", "message");
+    let mut whole = Answer::default();
+    whole
+        .take(&serde_json::from_str(&response).unwrap())
+        .unwrap();
+    let mut embedded = Answer::default();
+    embedded.take_embeddings(&Embedded {
+        body: bytes::Bytes::new(),
+        model: Some(long.clone()),
+        usage: None,
+        usage_raw: to_raw_value(&long).ok(),
+    });
+    assert_eq!(embedded.model().unwrap().len(), 256);
+    assert!(embedded.usage_raw().is_none());
+    for answer in [streamed, whole] {
+        assert_eq!(
+            (answer.id().unwrap().len(), answer.model().unwrap().len()),
+            (256, 256)
+        );
+        assert_eq!(answer.finish_reasons()[0].len(), 64);
+        assert!(answer.usage_raw().is_none());
+        assert_eq!(answer.usage().unwrap().output_tokens, 2);
+    }
+}
+
 #[test]
 fn text_is_appended_and_nulls_are_nothing() {
     let message = message(&[
