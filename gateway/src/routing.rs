@@ -23,6 +23,7 @@ pub mod choice;
 pub mod explain;
 pub mod load;
 pub mod reach;
+mod refusals;
 mod route;
 mod standing;
 
@@ -40,7 +41,11 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use self::{
-    breaker::Transition, budget::Budget, chance::Chance, choice::Standing, load::Load,
+    breaker::Transition,
+    budget::Budget,
+    chance::Chance,
+    choice::{Blocked, Standing, Why},
+    load::Load,
     standing::Known,
 };
 pub use self::{
@@ -310,9 +315,19 @@ impl Contender {
             priority: self.priority,
             weight: self.weight,
             cost,
-            blocked: self.known.blocked(now),
+            blocked: self.blocked(now),
             spent: self.spent,
         }
+    }
+
+    /// Why it is not to be asked while there is another.
+    fn blocked(&self, now: Instant) -> Option<Blocked> {
+        let configured = self.candidate.provider.resource.updated_ms;
+        self.known.blocked(now).or_else(|| {
+            let since = self.load.refusals.blocked_since(configured, now)?;
+            let why = Why::Refusing;
+            Some(Blocked { since, why })
+        })
     }
 }
 

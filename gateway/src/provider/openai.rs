@@ -8,9 +8,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::DateTime;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT},
 };
 use nexus_events::exchange_event::FailureReason;
 use serde::Deserialize;
@@ -30,6 +31,9 @@ use crate::{
 
 /// The longest `Retry-After` that is believed: an hour.
 pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+
+/// `Retry-After` in milliseconds, as OpenAI sends it and its clients read it.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// The content type of every request, and of a whole answer.
 pub(super) const JSON: &str = "application/json";
@@ -183,13 +187,28 @@ fn retry(status: StatusCode, headers: &HeaderMap) -> Retry {
     if Retry::of_status(status) == Retry::Never {
         return Retry::Never;
     }
-    let seconds = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok());
-    match seconds.and_then(|seconds| seconds.trim().parse().ok()) {
-        Some(seconds) => Retry::After(Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),
+    match retry_after(headers) {
+        Some(wait) => Retry::After(wait.min(RETRY_AFTER_MAX)),
         None => Retry::Now,
     }
+}
+
+/// When the provider wants to be asked again: OpenAI's milliseconds, seconds, or a moment, as proxies write it.
+///
+/// A moment is compared with the answer's own `Date`, so nobody's clock is compared with another's.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
+    let millis = text(RETRY_AFTER_MS).and_then(|millis| millis.parse().ok());
+    if let Some(millis) = millis {
+        return Some(Duration::from_millis(millis));
+    }
+    let given = text(RETRY_AFTER)?;
+    if let Ok(seconds) = given.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let moment = |text: &str| DateTime::parse_from_rfc2822(text).ok();
+    let wait = moment(given)?.signed_duration_since(moment(text(DATE)?)?);
+    wait.to_std().ok()
 }
 
 /// `{"detail": "…"}`, `{"message": "…"}`: what Python servers say in place of an error object.

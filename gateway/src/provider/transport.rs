@@ -109,6 +109,15 @@ pub struct UpstreamBody {
     begun: Option<Bytes>,
     /// Whether anything came.
     has_begun: bool,
+    /// Until when the first bytes must come, where that is another bound; a head alone is no beginning of an answer,
+    /// for there are servers that send it and then let the request wait for its turn.
+    first: Option<FirstByte>,
+}
+
+#[derive(Clone, Copy)]
+struct FirstByte {
+    until: Instant,
+    bound: Duration,
 }
 
 enum Source {
@@ -202,6 +211,10 @@ impl Transport {
         if let Some(mark) = &self.mark {
             hops::add(&mut request.headers, mark);
         }
+        let first = FirstByte {
+            until: Instant::now() + first_byte,
+            bound: first_byte,
+        };
         let sent = self
             .client
             .post(request.url)
@@ -212,10 +225,14 @@ impl Transport {
             .await
             .map_err(|_elapsed| late(first_byte))?
             .map_err(without_answer)?;
+        let status = response.status();
         Ok(Upstream {
-            status: response.status(),
+            status,
             headers: std::mem::take(response.headers_mut()),
-            body: body(Source::Http(response), idle),
+            body: UpstreamBody {
+                first: status.is_success().then_some(first),
+                ..body(Source::Http(response), idle)
+            },
         })
     }
 }
@@ -227,6 +244,7 @@ fn body(source: Source, idle: Duration) -> UpstreamBody {
         timer: Box::pin(sleep(idle)),
         begun: None,
         has_begun: false,
+        first: None,
     }
 }
 
@@ -249,11 +267,15 @@ impl UpstreamBody {
                 Ok(pieces.next())
             }
             Source::Http(response) => {
-                self.timer.as_mut().reset(Instant::now() + idle);
+                let first = self.first.filter(|_| !self.has_begun);
+                let until = first.map_or_else(|| Instant::now() + idle, |first| first.until);
+                self.timer.as_mut().reset(until);
                 let bytes = tokio::select! {
                     biased;
                     bytes = response.chunk() => bytes,
-                    () = self.timer.as_mut() => return Err(stalled(idle)),
+                    () = self.timer.as_mut() => {
+                        return Err(first.map_or_else(|| stalled(idle), |first| late(first.bound)));
+                    }
                 };
                 let is_first = !std::mem::replace(&mut self.has_begun, true);
                 bytes.map_err(|error| match cut(error) {

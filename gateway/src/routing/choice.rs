@@ -48,6 +48,8 @@ pub enum Why {
     ProbeUnderWay,
     /// It asked not to be asked for a while.
     CoolingDown,
+    /// It refuses everybody: the hub's key, its credit, the model.
+    Refusing,
     /// Its `rate_limit` is used up.
     RateLimited,
 }
@@ -59,6 +61,7 @@ impl Why {
             Self::BreakerOpen => "breaker_open",
             Self::ProbeUnderWay => "probe_under_way",
             Self::CoolingDown => "cooling_down",
+            Self::Refusing => "refusing",
             Self::RateLimited => "rate_limited",
         }
     }

@@ -25,6 +25,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::refusals::Refusals;
+
 /// The figures halve in this time: 5 s.
 const HALF_LIFE_MICROS: u64 = 5_000_000;
 
@@ -39,6 +41,8 @@ const UNKNOWN_MICROS: u64 = 1_000_000;
 pub struct Load {
     in_flight: AtomicU32,
     measured: Mutex<Option<Measured>>,
+    /// Of a model: the refusals that followed each other.
+    pub refusals: Refusals,
 }
 
 #[derive(Clone, Copy, Debug)]

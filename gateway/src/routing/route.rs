@@ -198,7 +198,7 @@ impl Route {
     fn is_alone(&self) -> bool {
         let now = Instant::now();
         self.others()
-            .all(|one| !one.spent && one.known.blocked(now).is_some())
+            .all(|one| !one.spent && one.blocked(now).is_some())
     }
 
     /// `Retry-After` is about the provider that failed; another may be asked at once.
@@ -213,6 +213,8 @@ impl Route {
             Retry::Never if is_impatient && failing.reason == FailureReason::UpstreamTimeout => {
                 Next::Another
             }
+            // What it will not do for anybody another may do.
+            Retry::Never if failing.is_refusal() => Next::Another,
             Retry::Never => Next::GiveUp,
         }
     }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{provider::Retry, settings::Secret};
 
+mod refusals;
 mod slow_clients;
 
 /// A routing with its clock and its outbox.

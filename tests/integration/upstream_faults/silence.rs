@@ -29,7 +29,7 @@ async fn silence_before_the_first_byte_is_a_gateway_timeout() -> Result<()> {
         (
             "no-body",
             Script::answer().stall_after_headers(),
-            "upstream_stalled",
+            "upstream_timeout",
         ),
     ];
     for stream in [false, true] {

@@ -197,6 +197,33 @@ fn error_statuses_say_whether_to_try_elsewhere() {
     );
     headers.insert(RETRY_AFTER, HeaderValue::from_static("999999999"));
     assert_eq!(decode(429, &headers).retry, Retry::After(RETRY_AFTER_MAX));
+    let decode_with = |pairs: &[(&'static str, &'static str)]| {
+        let pairs = pairs.iter().map(|(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        });
+        decode(429, &pairs.collect()).retry
+    };
+    let millis = [("retry-after-ms", "250"), ("retry-after", "1")];
+    assert_eq!(
+        decode_with(&millis),
+        Retry::After(Duration::from_millis(250))
+    );
+    let date = ("date", "Sun, 29 Nov 2026 08:00:00 GMT");
+    let moment = |text| decode_with(&[date, ("retry-after", text)]);
+    assert_eq!(
+        moment("Sun, 29 Nov 2026 08:00:09 GMT"),
+        Retry::After(Duration::from_secs(9))
+    );
+    // Over, unreadable, or of a server without a clock.
+    assert_eq!(moment("Sun, 29 Nov 2026 07:59:00 GMT"), Retry::Now);
+    assert_eq!(moment("soon"), Retry::Now);
+    assert_eq!(
+        decode_with(&[("retry-after", "Sun, 29 Nov 2026 08:00:09 GMT")]),
+        Retry::Now
+    );
     let error = decode(429, &none);
     assert_eq!(error.object.unwrap().kind.as_deref(), Some("t"));
     let page = OpenAi.decode_error(StatusCode::BAD_GATEWAY, &none, b"<html>");

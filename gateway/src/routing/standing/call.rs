@@ -35,7 +35,9 @@ pub(in crate::routing) struct Call {
     load: Arc<Load>,
     /// `None` once its outcome is known.
     admission: Option<Admission>,
-    /// When it was sent, later by as much as the hub has waited for the client since.
+    /// When it was sent.
+    sent: Instant,
+    /// The same, later by as much as the hub has waited for the client since.
     started: Instant,
     measured: bool,
     /// Since when the hub waits for the client.
@@ -62,6 +64,7 @@ impl Call {
             provider: Arc::clone(provider),
             load: Arc::clone(load),
             admission: Some(admission),
+            sent: now,
             started: now,
             measured: false,
             waiting: None,
@@ -78,7 +81,8 @@ impl Call {
 
     /// The request leaves now.
     pub(in crate::routing) fn sent(&mut self) {
-        self.started = Instant::now();
+        self.sent = Instant::now();
+        self.started = self.sent;
     }
 
     /// The first byte came at that moment; `goes_on`: it was the first of a stream.
@@ -120,8 +124,10 @@ impl Call {
         let Some(admission) = self.admission.take() else {
             return;
         };
+        self.load.refusals.answered();
         let mut health = self.provider.inner.lock();
-        health.cooling = None;
+        // Who was asked before the provider wanted to be left alone says nothing of that.
+        health.cooling = health.cooling.filter(|cooling| self.sent <= cooling.since);
         let transition = health.breaker.succeeded(admission, Instant::now());
         drop(health);
         self.tell(transition);
@@ -142,6 +148,10 @@ impl Call {
             let took = now.saturating_duration_since(self.started);
             self.provider.load.failed(took, now);
             self.load.failed(took, now);
+        }
+        if failing.is_refusal() {
+            let configured = self.record.resource.updated_ms;
+            self.load.refusals.refused(configured, now);
         }
         let mut health = self.provider.inner.lock();
         if let Some(wait) = cooling_time(failing) {
@@ -192,6 +202,14 @@ enum Verdict {
     Refuses,
     /// It refuses what this client sent.
     ClientsFault,
+}
+
+impl Failing {
+    /// Whether the provider would say the same to everybody: it refuses the hub's key, its credit or the model, or is
+    /// not where the operator says.
+    pub(in crate::routing) fn is_refusal(self) -> bool {
+        Verdict::of(self) == Verdict::Refuses && self.status != Some(StatusCode::TOO_MANY_REQUESTS)
+    }
 }
 
 impl Verdict {
