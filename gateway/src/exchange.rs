@@ -32,6 +32,7 @@ pub mod lost;
 mod opening;
 mod prepare;
 mod record;
+mod redact;
 mod relay;
 mod request;
 mod settle;
@@ -60,6 +61,7 @@ use self::{
     count::Counting,
     fault::{Fault, outbox_full},
     record::{RecordError, Recorder},
+    redact::Redacted,
     request::Request,
 };
 pub use self::{
@@ -290,6 +292,8 @@ impl Engine {
         matched: Option<&Matched<'_>>,
     ) -> Result<Recorder, RecordError> {
         let parameters = request.parameters();
+        let redacted = Redacted::of(&parameters);
+        let parameters = redacted.parameters(&parameters);
         let received = Received {
             operation: ask.operation.name().to_owned(),
             conversation: matched.map(|matched| matched.conversation),

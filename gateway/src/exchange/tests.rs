@@ -16,6 +16,7 @@ mod embeddings;
 mod failures;
 mod hub;
 pub(crate) mod panics;
+mod redacted;
 mod slow_clients;
 mod translated;
 
