@@ -244,6 +244,7 @@ impl Engine {
         let (routing, provider) = (&self.parts.routing, ask.provider.as_deref());
         let route = routing.find(&ask.snapshot, request.model(), provider);
         let mut route = route.ok_or_else(|| refused(ApiError::model_not_found(request.model())))?;
+        let cacheable = cached::cacheable(&ask, &request);
         let asking = Asking {
             request: ask.request,
             key: &ask.key,
@@ -251,11 +252,16 @@ impl Engine {
             candidate: route.current(),
             at: ask.arrival.time,
             estimate: request.estimate(),
+            // An earlier answer would ask nobody.
+            wants_room: cacheable.is_none() || !ask.cache.look,
         };
         let admitted = self.parts.limits.admit(asking).await;
         let mut admission = admitted.map_err(&refused)?;
         let limits = admission.headers().clone();
-        let begun = match self.prepare(&ask, &request, &mut route).await {
+        let begun = match self
+            .prepare(&ask, (&request, cacheable), &mut route, admission.room())
+            .await
+        {
             Ok(begun) => begun,
             Err(error) => {
                 let error = admission.told_by(error);

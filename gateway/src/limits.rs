@@ -44,7 +44,7 @@ use crate::{
     routing::Route,
     shared::{
         Decision, Rate, SharedState,
-        quota::{Demand, Verdict},
+        quota::{Demand, Room, Verdict},
     },
 };
 
@@ -82,6 +82,8 @@ pub struct Asking<'a> {
     pub at: UnixMillis,
     /// What it may use.
     pub estimate: Estimate,
+    /// Whether that candidate is asked for sure, so that its limit can be asked with the others.
+    pub wants_room: bool,
 }
 
 impl Limits {
@@ -120,12 +122,23 @@ impl Limits {
 
     /// Takes a share of the limit of the route's provider, or goes on to the next one that has room.
     ///
+    /// `first`: what the admission found with the provider that it was asked for.
+    ///
     /// # Errors
     /// 429: none has; with the time until the first one has.
-    pub async fn find_room(&self, route: &mut Route) -> Result<(), ApiError> {
+    pub async fn find_room(
+        &self,
+        route: &mut Route,
+        mut first: Option<Decision>,
+    ) -> Result<(), ApiError> {
         let mut soonest = Duration::MAX;
         loop {
-            let Err(wait) = self.provider(&route.current().provider.resource).await else {
+            let found = match first.take() {
+                Some(decision) if decision.allowed => Ok(()),
+                Some(decision) => Err(decision.retry_after),
+                None => self.provider(&route.current().provider.resource).await,
+            };
+            let Err(wait) = found else {
                 return Ok(());
             };
             soonest = soonest.min(wait);
@@ -192,7 +205,12 @@ impl Limits {
             cost: admission::cost(snapshot, model, at, tokens),
             currency: snapshot.currency(),
         };
-        let pending = Pending::new(&self.ledger, wanted.demand(self.hub), at);
+        let room = bucket(&candidate.provider.resource).filter(|_| asking.wants_room);
+        let demand = Demand {
+            room: room.map(|(bucket, rate)| Room { bucket, rate }),
+            ..wanted.demand(self.hub)
+        };
+        let pending = Pending::new(&self.ledger, demand, at);
         let verdict = self.decide(pending.demand()).await;
         let demand = pending.decided(&verdict);
         let headers = told::headers(&demand, &verdict);
@@ -215,11 +233,12 @@ impl Limits {
     }
 
     async fn decide(&self, demand: &Demand) -> Verdict {
-        if demand.shares.is_empty() {
+        if demand.shares.is_empty() && demand.room.is_none() {
             // Nothing to ask: no round trip for a hub without limits.
             return Verdict {
                 allowed: true,
                 standings: Vec::new(),
+                room: None,
                 is_unknown: false,
             };
         }

@@ -136,3 +136,40 @@ async fn two_gateways_share_a_providers_limit() -> Result<()> {
     ensure!(upstream.exchanges().len() == good);
     Ok(())
 }
+
+/// How many scripts Redis has run.
+async fn scripts(redis: &Redis) -> Result<u64> {
+    let mut connection = redis.connection().await?;
+    let mut info = redis::cmd("INFO");
+    let said: String = info
+        .arg("commandstats")
+        .query_async(&mut connection)
+        .await?;
+    let mut lines = said.lines();
+    let calls = lines.find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    let calls = calls.and_then(|calls| calls.split(',').next());
+    Ok(calls.context("no script was run")?.parse()?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_providers_limit_is_asked_together_with_the_others() -> Result<()> {
+    let redis = Redis::start().await?;
+    let stage = Stage::set_with(|hub| hub.redis(&redis)).await?;
+    stage.upstream.always(Script::answer());
+    let mut costs = Vec::new();
+    for limit in [json!(null), json!(1_000)] {
+        let path = format!("/providers/provider-of-{MODEL}");
+        let limit = json!({"rate_limit": limit});
+        stage.client.put(&path, &limit).await?.expect(200)?;
+        let before = scripts(&redis).await?;
+        for number in 0..40 {
+            let body = ask(&format!("number-{number}"));
+            stage.client.chat(&body).await?.expect(200)?;
+        }
+        costs.push(scripts(&redis).await? - before);
+    }
+    // Beside them a gateway gives a word and looks for budgets every few seconds.
+    let more = costs[1].saturating_sub(costs[0]);
+    ensure!(more < 20, "40 requests took {costs:?} scripts");
+    stage.strike().await
+}

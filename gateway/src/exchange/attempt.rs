@@ -143,7 +143,7 @@ impl Exchange {
     /// Whether the next provider, and all after it, are at their limits.
     async fn no_room(&mut self) -> bool {
         let limits = &self.parts.limits;
-        limits.find_room(&mut self.route).await.is_err()
+        limits.find_room(&mut self.route, None).await.is_err()
     }
 
     async fn ask_one(

@@ -69,16 +69,21 @@ impl Cached {
     }
 }
 
+/// What may be cached of the request, where it, its key and its route allow that.
+pub(super) fn cacheable(ask: &Ask, request: &Request<'_>) -> Option<Cacheable> {
+    let Request::Chat(chat) = request else {
+        return None;
+    };
+    let who = ask.snapshot.alternatives(&chat.model);
+    // Who insists on a provider wants that one asked.
+    let who = who.filter(|_| ask.provider.is_none());
+    who.and_then(|who| Cacheable::of(chat, &ask.key, who))
+}
+
 impl Engine {
-    /// Looks for an earlier answer, where the request, its key and its route allow one.
-    pub(super) async fn cached(&self, ask: &Ask, request: &Request<'_>) -> Cached {
-        let Request::Chat(chat) = request else {
-            return Cached::Off;
-        };
-        let who = ask.snapshot.alternatives(&chat.model);
-        // Who insists on a provider wants that one asked.
-        let who = who.filter(|_| ask.provider.is_none());
-        let Some(cacheable) = who.and_then(|who| Cacheable::of(chat, &ask.key, who)) else {
+    /// Looks for an earlier answer.
+    pub(super) async fn cached(&self, ask: &Ask, cacheable: Option<Cacheable>) -> Cached {
+        let Some(cacheable) = cacheable else {
             return Cached::Off;
         };
         if ask.cache.look

@@ -6,7 +6,7 @@ use super::{
     Ask, Engine, Facts, asked, cached::Cached, facts, not_recorded, record::Recorder,
     request::Request,
 };
-use crate::{error::ApiError, routing::Route};
+use crate::{cache::Cacheable, error::ApiError, routing::Route, shared::Decision};
 
 /// A request whose `received` is written.
 pub(super) struct Begun {
@@ -21,12 +21,13 @@ impl Engine {
     pub(super) async fn prepare(
         &self,
         ask: &Ask,
-        request: &Request<'_>,
+        (request, cacheable): (&Request<'_>, Option<Cacheable>),
         route: &mut Route,
+        room: Option<Decision>,
     ) -> Result<Begun, ApiError> {
-        let cached = self.cached(ask, request).await;
+        let cached = self.cached(ask, cacheable).await;
         if !cached.is_hit() {
-            self.parts.limits.find_room(route).await?;
+            self.parts.limits.find_room(route, room).await?;
         }
         let backlog = self.parts.counting.admit(ask.body.len())?;
         let matched = match request {

@@ -17,7 +17,10 @@ use super::ledger::Ledger;
 use crate::{
     configuration::{Candidate, Snapshot},
     error::ApiError,
-    shared::quota::{Back, Counted, Demand, Held, Need, Settlement, Verdict},
+    shared::{
+        Decision,
+        quota::{Back, Counted, Demand, Held, Need, Settlement, Verdict},
+    },
 };
 
 /// What one request holds of the limits.
@@ -31,6 +34,7 @@ pub struct Admission {
     snapshot: Arc<Snapshot>,
     at: UnixMillis,
     headers: HeaderMap,
+    room: Option<Decision>,
     is_settled: bool,
 }
 
@@ -85,10 +89,16 @@ impl Admission {
             snapshot: Arc::clone(snapshot),
             at,
             headers,
+            room: verdict.room,
             is_settled: false,
         };
         ledger.hold(admission.held());
         admission
+    }
+
+    /// What there was of the provider's limit, where that was asked.
+    pub const fn room(&self) -> Option<Decision> {
+        self.room
     }
 
     /// The headers that tell how the limits stand.

@@ -59,6 +59,7 @@ impl Wanted<'_> {
         Demand {
             lease: self.request,
             shares,
+            room: None,
         }
     }
 

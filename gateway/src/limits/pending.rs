@@ -49,6 +49,7 @@ impl<'a> Pending<'a> {
         Demand {
             lease: self.demand.lease,
             shares,
+            room: None,
         }
     }
 }

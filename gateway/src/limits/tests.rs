@@ -92,6 +92,7 @@ impl Hub {
                 input: 0,
                 output: tokens,
             },
+            wants_room: true,
         };
         self.limits.admit(asking).await
     }

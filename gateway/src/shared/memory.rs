@@ -18,7 +18,7 @@ use super::{
     ScopeId, SharedState,
     answers::Answers,
     expiring::Expiring,
-    quota::{Demand, Held, Quotas, Seed, Settled, Settlement, Verdict, memory::Counters},
+    quota::{Demand, Held, Quotas, Room, Seed, Settled, Settlement, Verdict, memory::Counters},
 };
 
 /// Ends of exchanges: 400 000, some 60 MiB when full.
@@ -153,9 +153,22 @@ impl MemoryState {
     }
 }
 
+impl MemoryState {
+    /// Decides on this gateway's share: the whole limits for the only one.
+    pub(super) fn admit_share(&self, demand: &Demand, gateways: u32) -> Verdict {
+        let mut verdict = self.count(|counters, now| counters.admit(now, demand, gateways));
+        if verdict.allowed
+            && let Some(Room { bucket, rate }) = &demand.room
+        {
+            verdict.room = Some(self.take_one(bucket, rate.share_of(gateways)));
+        }
+        verdict
+    }
+}
+
 impl Quotas for MemoryState {
     fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Verdict> {
-        ready(self.count(|counters, now| counters.admit(now, demand, 1))).boxed()
+        ready(self.admit_share(demand, 1)).boxed()
     }
 
     fn settle<'a>(&'a self, settlement: &'a Settlement) -> BoxFuture<'a, Settled> {

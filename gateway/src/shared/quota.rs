@@ -33,7 +33,7 @@ use nexus_events::{
     id::{OutboxId, RequestId},
 };
 
-use super::Rate;
+use super::{Decision, Rate};
 
 /// How long a lease holds without being renewed: 60 s, four renewals.
 pub const LEASE: Duration = Duration::from_mins(1);
@@ -118,6 +118,17 @@ pub struct Demand {
     pub lease: RequestId,
     /// Of each limit.
     pub shares: Vec<Share>,
+    /// One of a rate that is taken with all of it where there is one, and refuses nothing where there is none.
+    pub room: Option<Room>,
+}
+
+/// Room for a request at whoever is to be asked first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Its name in the shared state, as [`super::SharedState::take`] has it.
+    pub bucket: String,
+    /// The rate.
+    pub rate: Rate,
 }
 
 /// How a limit stands after a decision.
@@ -138,6 +149,8 @@ pub struct Verdict {
     pub allowed: bool,
     /// How each limit stands, in the order of the demand.
     pub standings: Vec<Standing>,
+    /// Whether there was room; `None` where none was asked for, or the request is refused.
+    pub room: Option<Decision>,
     /// Whether this gateway decided by itself, and the shared state may have let it in as well.
     pub is_unknown: bool,
 }
@@ -247,16 +260,14 @@ impl Need {
     ///
     /// `spent` is what is known to be spent of a budget: the rest is shared.
     fn share_of(self, gateways: u32, spent: u64) -> Self {
-        let part = |limit: u32| (limit / gateways.max(1)).max(1);
         match self {
             Self::Rate { rate, amount } => Self::Rate {
-                rate: Rate {
-                    limit: part(rate.limit),
-                    ..rate
-                },
+                rate: rate.share_of(gateways),
                 amount,
             },
-            Self::Place { limit } => Self::Place { limit: part(limit) },
+            Self::Place { limit } => Self::Place {
+                limit: (limit / gateways.max(1)).max(1),
+            },
             Self::Budget { limit, amount } => {
                 let rest = limit.saturating_sub(spent) / u64::from(gateways.max(1));
                 Self::Budget {
@@ -269,6 +280,12 @@ impl Need {
 }
 
 impl Rate {
+    /// This gateway's share of it, one of `gateways`; at least one.
+    pub(super) fn share_of(self, gateways: u32) -> Self {
+        let limit = (self.limit / gateways.max(1)).max(1);
+        Self { limit, ..self }
+    }
+
     /// The parts that a full bucket holds.
     pub fn capacity(self) -> i64 {
         self.parts(self.limit)

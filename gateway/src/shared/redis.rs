@@ -256,9 +256,7 @@ impl RedisState {
 
     /// This gateway's part of a limit, while each counts by itself.
     fn share(&self, rate: Rate) -> Rate {
-        let gateways = self.gateways.load(Ordering::Relaxed).max(1);
-        let limit = (rate.limit / gateways).max(1);
-        Rate { limit, ..rate }
+        rate.share_of(self.gateways.load(Ordering::Relaxed))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use nexus_events::id::RequestId;
 use nexus_gateway::shared::quota::{
-    Back, Counted, Demand, Held, Need, Quotas, Seed, Settled, Settlement, Share, Verdict, Whose,
+    Back, Counted, Demand, Held, Need, Quotas, Room, Seed, Settled, Settlement, Share, Verdict,
+    Whose,
 };
 
 use super::*;
@@ -42,6 +43,7 @@ fn demand(number: u8, shares: Vec<Share>) -> Demand {
     Demand {
         lease: lease(number),
         shares,
+        room: None,
     }
 }
 
@@ -79,6 +81,14 @@ fn seed(bucket: &str, since: UnixMillis, spent: u64, position: u64) -> Seed {
     }
 }
 
+/// Room for three requests at a provider.
+fn room() -> Room {
+    Room {
+        bucket: "provider".to_owned(),
+        rate: RATE,
+    }
+}
+
 async fn both() -> [Gateways; 2] {
     [Gateways::in_process(), Gateways::in_redis().await]
 }
@@ -109,6 +119,41 @@ async fn all_is_taken_or_nothing() {
         let rest = gateways.other.admit(&demand(2, rest)).await;
         assert!(rest.allowed);
         assert_eq!(left(&rest)[1..], [0, 0]);
+    }
+}
+
+#[tokio::test]
+async fn room_at_a_provider_is_taken_with_the_rest_and_refuses_nothing() {
+    for gateways in both().await {
+        let Gateways { one, other, .. } = &gateways;
+        let wants = |number| Demand {
+            room: Some(room()),
+            ..demand(number, vec![share("places", Need::Place { limit: 4 })])
+        };
+        let found = async |number| {
+            let verdict = one.admit(&wants(number)).await;
+            verdict.room.map(|room| (room.allowed, room.remaining))
+        };
+        assert_eq!(found(1).await, Some((true, 2)));
+        // It is the same room that is taken and looked at by itself.
+        assert_eq!(other.take("provider", RATE).await.remaining, 1);
+        assert_eq!(other.peek("provider", RATE).await.remaining, 1);
+        assert_eq!(found(2).await, Some((true, 0)));
+        for number in [3, 4] {
+            assert_eq!(found(number).await, Some((false, 0)));
+        }
+        // Who is refused takes none. The leases of the others have ended meanwhile.
+        gateways.pass(RATE.window / 3).await;
+        for number in 1..=4 {
+            one.admit(&demand(
+                number,
+                vec![share("places", Need::Place { limit: 4 })],
+            ))
+            .await;
+        }
+        let refused = one.admit(&wants(5)).await;
+        assert!(!refused.allowed && refused.room.is_none(), "{refused:?}");
+        assert_eq!(other.peek("provider", RATE).await.remaining, 1);
     }
 }
 

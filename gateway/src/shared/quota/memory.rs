@@ -90,6 +90,7 @@ impl Counters {
         Verdict {
             allowed,
             standings,
+            room: None,
             is_unknown: false,
         }
     }

@@ -10,8 +10,9 @@ use nexus_events::{clock::UnixMillis, id::OutboxId};
 use tokio::time::Instant;
 
 use super::{ADMISSION_TIMEOUT, ANSWER_TIMEOUT, RedisState, Unanswered};
-use crate::shared::quota::{
-    Demand, Held, Need, Quotas, Seed, Settled, Settlement, Standing, Verdict,
+use crate::shared::{
+    Decision,
+    quota::{Demand, Held, Need, Quotas, Seed, Settled, Settlement, Standing, Verdict},
 };
 
 /// Leases that one call renews: 64, at most 640 keys, some 0.4 ms of Redis' time.
@@ -34,10 +35,9 @@ impl RedisState {
             return verdict;
         }
         let gateways = self.gateways.load(Ordering::Relaxed);
-        let local = &self.local;
         Verdict {
             is_unknown: read != Err(Unanswered::Refused),
-            ..local.count(|counters, now| counters.admit(now, demand, gateways))
+            ..self.local.admit_share(demand, gateways)
         }
     }
 
@@ -141,9 +141,14 @@ fn read(demand: &Demand, answer: &[i64]) -> Option<Verdict> {
     let (pairs, []) = rest.as_chunks::<2>() else {
         return None;
     };
-    if pairs.len() != demand.shares.len() {
+    if pairs.len() != demand.shares.len() + usize::from(demand.room.is_some()) {
         return None;
     }
+    let room = demand.room.as_ref().zip(pairs.last());
+    let room = room.filter(|_| *all == 1).map(|(room, [fits, left])| {
+        let parts = u64::try_from(*left).unwrap_or(0);
+        Decision::of(room.rate, *fits == 1, parts)
+    });
     let both = demand.shares.iter().zip(pairs);
     let standings = both.map(|(share, [fits, left])| Standing {
         need: share.need,
@@ -153,6 +158,7 @@ fn read(demand: &Demand, answer: &[i64]) -> Option<Verdict> {
     Some(Verdict {
         allowed: *all == 1,
         standings: standings.collect(),
+        room,
         is_unknown: false,
     })
 }

@@ -62,6 +62,7 @@ end
 
 /// Keys: of each limit one, of a budget two. Arguments: the lease, milliseconds of a lease and of a
 /// budget; then of each limit its sort and three numbers.
+/// Room at a provider, the last one, is taken where all fit and refuses nothing.
 /// Answers whether all fit; then of each limit whether it fits, and what is left.
 const ADMIT: &str = r"
 local all, list = 1, {}
@@ -70,7 +71,7 @@ while ARGV[arg] do
   local sort = ARGV[arg]
   local a, b, c = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
   local one = {sort = sort, key = KEYS[key], a = a, b = b}
-  if sort == 'rate' then
+  if sort == 'rate' or sort == 'room' then
     one.left, one.at = refilled(one.key, a, b)
     one.wants = c * b
   elseif sort == 'place' then
@@ -84,15 +85,17 @@ while ARGV[arg] do
     one.wants = b
   end
   one.fits = one.left >= one.wants and 1 or 0
-  all = all * one.fits
+  if sort ~= 'room' then
+    all = all * one.fits
+  end
   list[#list + 1] = one
   key, arg = key + 1, arg + 4
 end
 local answer = {all}
 for _, one in ipairs(list) do
-  if all == 1 then
+  if all == 1 and one.fits == 1 then
     one.left = one.left - one.wants
-    if one.sort == 'rate' then
+    if one.sort == 'rate' or one.sort == 'room' then
       pour(one.key, one.a, one.b, one.left, one.at)
     elseif one.sort == 'place' then
       lease(one.key, ARGV[1], ARGV[2], ARGV[2])
@@ -251,6 +254,13 @@ impl QuotaScripts {
                 }
             };
         }
+        if let Some(room) = &demand.room {
+            call.key(key(&room.bucket))
+                .arg("room")
+                .arg(room.rate.limit)
+                .arg(room.rate.window_ms())
+                .arg(1);
+        }
         call
     }
 
@@ -341,7 +351,8 @@ fn mark_key(lease: RequestId, what: &str) -> String {
     format!("nexus:{{limits}}:settled:{lease}:{what}")
 }
 
-fn key(bucket: &str) -> String {
+/// The key of a limit.
+pub(super) fn key(bucket: &str) -> String {
     format!("nexus:{{limits}}:{bucket}")
 }
 

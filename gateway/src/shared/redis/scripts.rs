@@ -11,7 +11,7 @@ use nexus_events::{
 };
 use redis::{Script, ScriptInvocation};
 
-use super::record;
+use super::{quota, record};
 use crate::shared::{
     AnswerKey, CONVERSATIONS_MAX, ExchangeEnd, PrefixQuery, Rate, Remembered, ScopeId,
 };
@@ -220,7 +220,8 @@ impl Scripts {
 
 fn on_bucket<'a>(script: &'a Script, bucket: &str, rate: Rate) -> ScriptInvocation<'a> {
     let mut call = script.prepare_invoke();
-    call.key(format!("nexus:{{bucket:{bucket}}}"))
+    // Where an admission finds it as well.
+    call.key(quota::key(bucket))
         .arg(rate.limit)
         .arg(rate.window_ms());
     call

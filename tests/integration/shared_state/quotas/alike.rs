@@ -48,6 +48,21 @@ fn held(number: u8, amount: u64) -> Held {
     }
 }
 
+fn seen(verdict: &Verdict) -> (bool, Vec<(bool, i64)>) {
+    let stand = verdict.standings.iter().map(|standing| {
+        let left = match standing.need {
+            Need::Rate { rate, .. } => standing
+                .left
+                .div_euclid(i64::try_from(rate.window.as_millis()).unwrap()),
+            Need::Place { .. } | Need::Budget { .. } => standing.left,
+        };
+        (standing.fits, left)
+    });
+    let room = verdict.room.iter();
+    let room = room.map(|room| (room.allowed, i64::from(room.remaining)));
+    (verdict.allowed, stand.chain(room).collect())
+}
+
 /// Ends a request so many hours after the counter of its money began; tells whether that was too late.
 async fn settle(
     gateways: &Gateways,
@@ -83,20 +98,13 @@ async fn take_step(gateways: &Gateways, step: &Step, reserved: &mut BTreeMap<u8,
             if reserved.contains_key(&of) {
                 return None;
             }
-            let verdict = one.admit(&demand(of, wanted)).await;
+            let mut demand = demand(of, wanted);
+            demand.room = Some(room());
+            let verdict = one.admit(&demand).await;
             if verdict.allowed {
                 reserved.insert(of, amount);
             }
-            let stand = verdict.standings.iter().map(|standing| {
-                let left = match standing.need {
-                    Need::Rate { rate, .. } => standing
-                        .left
-                        .div_euclid(i64::try_from(rate.window.as_millis()).unwrap()),
-                    Need::Place { .. } | Need::Budget { .. } => standing.left,
-                };
-                (standing.fits, left)
-            });
-            Some((verdict.allowed, stand.collect()))
+            Some(seen(&verdict))
         }
         Step::Settle(of, tokens, spent, hours) => {
             let reserved = reserved.remove(&of).unwrap_or(0);
