@@ -38,6 +38,7 @@ mod disk;
 pub mod fuzzing;
 mod head;
 mod incarnation;
+mod joint;
 mod open_request;
 mod progress;
 mod recover;
@@ -50,11 +51,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
     clock::SharedClock,
@@ -64,6 +61,7 @@ use crate::{
 };
 
 pub use adopted::{Adopted, OpenState};
+use joint::Joint;
 pub use open_request::{OpenCount, OpenRequest};
 pub use shipper::Shipper;
 pub(crate) use store::Store;
@@ -213,6 +211,11 @@ pub struct Outbox {
     store: Arc<Store>,
     release: Release,
     sync: SyncMode,
+    joint: Arc<Joint>,
+    /// Adopted incarnations stay locked as long as this one, and longer by a moment: until it is
+    /// shipped it may hold the ends of their requests, and who adopted them alone would write
+    /// second ones. So they stand behind `store`.
+    _adopted: Arc<[Arc<Store>]>,
 }
 
 impl Outbox {
@@ -224,13 +227,15 @@ impl Outbox {
         settings: &OutboxSettings,
         clock: &SharedClock,
     ) -> Result<(Self, Vec<Adopted>), OpenError> {
-        let bytes = Arc::new(AtomicU64::new(0));
-        let adopted = incarnation::adopt_abandoned(&settings.dir, &bytes)?;
-        let store = incarnation::create(settings, clock, &bytes)?;
+        let joint = Arc::new(Joint::default());
+        let adopted = incarnation::adopt_abandoned(&settings.dir, &joint)?;
+        let store = incarnation::create(settings, clock, &joint)?;
         let outbox = Self {
             store: Arc::new(store),
             release: settings.release,
             sync: settings.sync,
+            joint,
+            _adopted: adopted.iter().map(|it| Arc::clone(it.store())).collect(),
         };
         sync::start(&outbox.store, settings.sync).map_err(|source| OpenError {
             doing: "start the sync thread for",
@@ -313,6 +318,18 @@ impl Outbox {
         *self.store.synced.borrow() == Synced::Failed
     }
 
+    /// Events that were appended and cannot be read any more, by lane; those of adopted
+    /// incarnations included.
+    pub fn gaps(&self) -> [u64; 3] {
+        self.joint.gaps()
+    }
+
+    /// In which lanes something happened since the start that somebody should look into, those of
+    /// adopted incarnations included.
+    pub fn alarmed(&self) -> [bool; 3] {
+        self.joint.alarms()
+    }
+
     /// Which lanes have stopped for good or lost events, with the reason.
     pub fn alarms(&self) -> Vec<(Lane, String)> {
         let progress = &self.store.progress;
@@ -323,9 +340,9 @@ impl Outbox {
 
     /// Removes the incarnation's directory if everything is shipped and closed; tells whether.
     ///
-    /// For an orderly end only: nothing may be appended afterwards.
+    /// For an orderly end only: what is appended afterwards is refused.
     pub fn retire(&self) -> bool {
-        self.is_shipped() && self.usage().open_requests == 0 && self.store.remove().is_ok()
+        self.store.retire() && self.store.remove().is_ok()
     }
 
     pub(crate) const fn store(&self) -> &Arc<Store> {

@@ -4,16 +4,18 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
 };
 
 use crate::{
     clock::SharedClock,
     id::OutboxId,
     outbox::{
-        Adopted, OpenError, OutboxSettings, Store, SyncMode, recover,
+        Adopted, OpenError, OutboxSettings, Store, SyncMode,
+        joint::{Budget, Joint},
+        recover,
         segments::sync_dir,
-        store::{Budget, Home},
+        store::Home,
     },
 };
 
@@ -24,7 +26,7 @@ const LOCK_FILE: &str = "lock";
 pub(super) fn create(
     settings: &OutboxSettings,
     clock: &SharedClock,
-    adopted: &Arc<AtomicU64>,
+    joint: &Arc<Joint>,
 ) -> Result<Store, OpenError> {
     let id = OutboxId::draw(&**clock);
     let dir = settings.dir.join(id.to_string());
@@ -46,7 +48,7 @@ pub(super) fn create(
     }
     let budget = Budget::Own {
         bound: settings.bytes_max,
-        adopted: Arc::clone(adopted),
+        joint: Arc::clone(joint),
     };
     let home = Home {
         id,
@@ -56,11 +58,8 @@ pub(super) fn create(
     Store::create(home, budget, syncs).map_err(failed("begin"))
 }
 
-/// Adopts every directory that nobody holds; `bytes` is told what they take.
-pub(super) fn adopt_abandoned(
-    dir: &Path,
-    bytes: &Arc<AtomicU64>,
-) -> Result<Vec<Adopted>, OpenError> {
+/// Adopts every directory that nobody holds; `joint` is told what they take.
+pub(super) fn adopt_abandoned(dir: &Path, joint: &Arc<Joint>) -> Result<Vec<Adopted>, OpenError> {
     let failed = |doing: &'static str, path: &Path| {
         let path = path.to_owned();
         move |source: io::Error| OpenError {
@@ -81,7 +80,7 @@ pub(super) fn adopt_abandoned(
             dir,
             _lock: lock,
         };
-        adopted.push(Adopted::new(Store::adopted(home, contents, bytes)));
+        adopted.push(Adopted::new(Store::adopted(home, contents, joint)));
     }
     Ok(adopted)
 }

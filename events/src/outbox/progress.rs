@@ -1,9 +1,14 @@
 //! How far each lane has come: appended, shipped, stopped; and waiting for it.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::{outbox::ReleaseError, subject::Lane};
+use crate::{
+    outbox::{ReleaseError, joint::Joint},
+    subject::Lane,
+};
 
 /// One lane.
 #[derive(Debug)]
@@ -12,24 +17,38 @@ struct LaneProgress {
     shipped: watch::Sender<u64>,
     stopped: watch::Sender<Option<String>>,
     alarm: Mutex<Option<String>>,
+    gaps: Mutex<Gaps>,
+}
+
+/// Events of a lane that were appended and cannot be read any more.
+#[derive(Debug, Default)]
+struct Gaps {
+    missing: u64,
+    /// The last position that was counted: a batch may be read again.
+    upto: u64,
 }
 
 /// All lanes of an incarnation.
 #[derive(Debug)]
-pub(super) struct Progress([LaneProgress; 3]);
+pub(super) struct Progress {
+    lanes: [LaneProgress; 3],
+    joint: Arc<Joint>,
+}
 
 impl Progress {
-    pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| LaneProgress {
+    pub(super) fn new(joint: Arc<Joint>) -> Self {
+        let lanes = std::array::from_fn(|_| LaneProgress {
             appended: Notify::new(),
             shipped: watch::Sender::new(0),
             stopped: watch::Sender::new(None),
             alarm: Mutex::default(),
-        }))
+            gaps: Mutex::default(),
+        });
+        Self { lanes, joint }
     }
 
     fn lane(&self, lane: Lane) -> &LaneProgress {
-        let [exchanges, chunks, audit] = &self.0;
+        let [exchanges, chunks, audit] = &self.lanes;
         match lane {
             Lane::Exchanges => exchanges,
             Lane::Chunks => chunks,
@@ -64,6 +83,24 @@ impl Progress {
     /// Notes what somebody should look into, although the lane goes on or has come to its end.
     pub(super) fn alarm(&self, lane: Lane, what: String) {
         *self.lane(lane).alarm.lock() = Some(what);
+        self.joint.alarm(lane);
+    }
+
+    /// Counts the events behind one position up to another as lost, each once, and raises the alarm.
+    pub(super) fn gap(&self, lane: Lane, after: u64, upto: u64) {
+        let mut gaps = self.lane(lane).gaps.lock();
+        let missing = upto.saturating_sub(after.max(gaps.upto));
+        if missing == 0 {
+            return;
+        }
+        gaps.upto = upto;
+        gaps.missing += missing;
+        let all = gaps.missing;
+        drop(gaps);
+        tracing::error!(%lane, missing, upto, "events of an outbox lane are damaged and lost");
+        self.joint.gap(lane, missing);
+        let alarm = format!("{all} events are damaged and lost, the last at position {upto}");
+        self.alarm(lane, alarm);
     }
 
     /// What somebody should look into, by lane.
@@ -77,6 +114,7 @@ impl Progress {
     /// Notes that a lane ships no more.
     pub(super) fn stop_lane(&self, lane: Lane, reason: String) {
         self.lane(lane).stopped.send_replace(Some(reason));
+        self.joint.alarm(lane);
     }
 
     /// Which lanes ship no more, and why.

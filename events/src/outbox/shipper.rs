@@ -174,10 +174,7 @@ impl LaneShipper {
     /// Of an adopted outbox that is the end of the lane: nothing comes after
     /// them, and what waits for it must not wait for ever.
     fn damaged(&self, position: u64, end: u64) {
-        let (outbox, missing) = (self.store.id(), end - position);
-        tracing::error!(lane = %self.lane, %outbox, position, missing, "events at the end of an outbox lane are damaged and lost");
-        let alarm = format!("{missing} events at its end are damaged and lost");
-        self.store.progress.alarm(self.lane, alarm);
+        self.store.progress.gap(self.lane, position, end);
         if !self.alive {
             self.store.set_shipped(self.lane, end);
         }

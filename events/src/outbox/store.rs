@@ -8,10 +8,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
@@ -25,6 +22,7 @@ use crate::{
         AppendError, Appended, RECORD_BYTES_MAX, Usage,
         adopted::OpenState,
         head::track,
+        joint::{Budget, Joint},
         progress::Progress,
         segment::{Kind, Mark, StoredRecord},
         segments::{SEGMENT_BYTES, SegmentInfo, Segments},
@@ -66,32 +64,6 @@ pub(super) struct Contents {
     pub(super) open: HashMap<RequestId, OpenState>,
 }
 
-/// How much an incarnation may hold, or what it takes from the one that may.
-#[derive(Clone, Debug)]
-pub(super) enum Budget {
-    /// The own incarnation: the bound on records and reserves of all together, and what the
-    /// adopted ones still take of it, both in bytes. That shrinks while they are drained.
-    Own { bound: u64, adopted: Arc<AtomicU64> },
-    /// An adopted incarnation is not appended to; what it frees is the own one's again.
-    Adopted { adopted: Arc<AtomicU64> },
-}
-
-impl Budget {
-    /// Bytes that records and reserves may take at present.
-    fn limit(&self) -> u64 {
-        match self {
-            Self::Own { bound, adopted } => bound.saturating_sub(adopted.load(Ordering::Relaxed)),
-            Self::Adopted { .. } => 0,
-        }
-    }
-
-    fn freed(&self, bytes: u64) {
-        if let Self::Adopted { adopted } = self {
-            adopted.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-}
-
 /// A directory that is held.
 #[derive(Debug)]
 pub(super) struct Home {
@@ -118,20 +90,24 @@ struct State {
     positions: [u64; 3],
     open: HashMap<RequestId, OpenState>,
     reserved: u64,
+    /// What an adopted incarnation takes of the bound, in bytes; 0 for the own one.
+    charged: u64,
+    /// Nothing is appended any more.
+    retired: bool,
 }
 
 impl Store {
     /// A store over what recovery found; without a writer.
-    pub(super) fn adopted(home: Home, contents: Contents, adopted: &Arc<AtomicU64>) -> Self {
-        let bytes = contents.segments.values().map(|info| info.end).sum();
-        adopted.fetch_add(bytes, Ordering::Relaxed);
-        let adopted = Arc::clone(adopted);
-        Self::new(
-            home,
-            Budget::Adopted { adopted },
-            (SEGMENT_BYTES, false),
-            contents,
-        )
+    pub(super) fn adopted(home: Home, contents: Contents, joint: &Arc<Joint>) -> Self {
+        let budget = Budget::Adopted {
+            joint: Arc::clone(joint),
+        };
+        let store = Self::new(home, budget, (SEGMENT_BYTES, false), contents);
+        let mut state = store.state.lock();
+        state.charged = state.segments.used;
+        joint.take(state.charged);
+        drop(state);
+        store
     }
 
     /// A new incarnation with an empty first segment.
@@ -171,14 +147,16 @@ impl Store {
         };
         Self {
             home,
+            progress: Progress::new(Arc::clone(budget.joint())),
             budget,
             state: Mutex::new(State {
                 segments,
                 positions: contents.positions,
                 open: contents.open,
                 reserved: 0,
+                charged: 0,
+                retired: false,
             }),
-            progress: Progress::new(),
             synced: watch::Sender::new(Synced::Upto((0, 0))),
             sync_wanted: Notify::new(),
         }
@@ -186,6 +164,11 @@ impl Store {
 
     pub(super) const fn id(&self) -> OutboxId {
         self.home.id
+    }
+
+    #[cfg(test)]
+    pub(super) const fn joint(&self) -> &Arc<Joint> {
+        self.budget.joint()
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -211,6 +194,10 @@ impl Store {
         let lane = entry.record.lane;
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        if state.retired {
+            // The file is about to be removed, or is: what it took would be lost in silence.
+            return Err(AppendError::Io(io::ErrorKind::NotFound.into()));
+        }
         let position = lane_of(&state.positions, lane) + 1;
         let stored = StoredRecord {
             kind: Kind::Event(lane),
@@ -334,7 +321,20 @@ impl Store {
         let mut state = self.state.lock();
         let before = state.segments.used;
         state.segments.free(shipped);
-        self.budget.freed(before - state.segments.used);
+        let freed = before - state.segments.used;
+        let mut lanes = state.positions.iter().zip(&shipped);
+        // What is shipped whole and only waits for its requests to be settled must not take the
+        // room that their ends need.
+        let is_shipped = lanes.all(|(reached, shipped)| shipped >= reached);
+        let bytes = if is_shipped { u64::MAX } else { freed };
+        self.give_back(&mut state, bytes);
+    }
+
+    /// Gives back what an adopted incarnation takes of the bound, at most so many bytes.
+    fn give_back(&self, state: &mut State, bytes: u64) {
+        let bytes = bytes.min(state.charged);
+        state.charged -= bytes;
+        self.budget.joint().give_back(bytes);
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -370,8 +370,17 @@ impl Store {
     pub(super) fn remove(&self) -> io::Result<()> {
         fs::remove_dir_all(&self.home.dir)?;
         let mut state = self.state.lock();
-        self.budget.freed(std::mem::take(&mut state.segments.used));
+        state.segments.used = 0;
+        self.give_back(&mut state, u64::MAX);
         Ok(())
+    }
+
+    /// Ends the appending if everything is shipped and closed; tells whether.
+    pub(super) fn retire(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_done = state.positions == self.progress.shipped() && state.open.is_empty();
+        state.retired |= is_done;
+        is_done
     }
 }
 

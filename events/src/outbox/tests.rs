@@ -1,5 +1,6 @@
 //! The outbox: its promises one by one, and against a model with crashes at every place.
 
+mod adopted;
 mod crash;
 mod damage;
 mod driver;

@@ -5,19 +5,24 @@
 //! would go on too early.
 
 use nexus_events::{outbox::Outbox, subject::Lane};
+use parking_lot::Mutex;
 use prometheus::{
-    IntGauge, IntGaugeVec, Opts,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 
-/// Bytes, events not shipped and events shipped, by lane.
+/// Bytes, and by lane: events not shipped, events shipped, events lost, alarms.
 #[derive(Debug)]
 pub(super) struct OutboxFigures {
     outbox: Outbox,
     bytes: IntGauge,
     lag: IntGaugeVec,
     shipped: IntGaugeVec,
+    gaps: IntCounterVec,
+    /// Held while the gaps are brought up to date, so that two readers add nothing twice.
+    counting: Mutex<()>,
+    alarm: IntGaugeVec,
 }
 
 impl OutboxFigures {
@@ -28,6 +33,18 @@ impl OutboxFigures {
             bytes: IntGauge::new("nexus_outbox_bytes", "Bytes in the outbox.")?,
             lag: by_lane("nexus_outbox_lag_events", "Events not yet shipped.")?,
             shipped: by_lane("nexus_shipped_events", "Events shipped since the start.")?,
+            gaps: IntCounterVec::new(
+                Opts::new(
+                    "nexus_outbox_gaps_total",
+                    "Events that were appended and cannot be read any more.",
+                ),
+                &["lane"],
+            )?,
+            counting: Mutex::default(),
+            alarm: by_lane(
+                "nexus_outbox_alarm",
+                "1 when the lane lost events or stopped since the start.",
+            )?,
         })
     }
 }
@@ -37,11 +54,15 @@ impl Collector for OutboxFigures {
         let mut descriptions = self.bytes.desc();
         descriptions.extend(self.lag.desc());
         descriptions.extend(self.shipped.desc());
+        descriptions.extend(self.gaps.desc());
+        descriptions.extend(self.alarm.desc());
         descriptions
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         let usage = self.outbox.usage();
+        let (lost, alarmed) = (self.outbox.gaps(), self.outbox.alarmed());
+        let counting = self.counting.lock();
         self.bytes.set(gauge(usage.used_bytes));
         for lane in Lane::ALL {
             let of = |counts: [u64; 3]| counts.get(lane.index()).copied().unwrap_or(0);
@@ -50,10 +71,17 @@ impl Collector for OutboxFigures {
             let lag = gauge(appended.saturating_sub(shipped));
             self.lag.with_label_values(&labels).set(lag);
             self.shipped.with_label_values(&labels).set(gauge(shipped));
+            let counter = self.gaps.with_label_values(&labels);
+            counter.inc_by(of(lost).saturating_sub(counter.get()));
+            let alarm = alarmed.get(lane.index()).copied().unwrap_or_default();
+            self.alarm.with_label_values(&labels).set(i64::from(alarm));
         }
+        drop(counting);
         let mut families = self.bytes.collect();
         families.extend(self.lag.collect());
         families.extend(self.shipped.collect());
+        families.extend(self.gaps.collect());
+        families.extend(self.alarm.collect());
         families
     }
 }

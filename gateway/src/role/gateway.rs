@@ -198,6 +198,12 @@ impl Gateway {
         };
         server.serve(listener, router::router(&state)).await;
         drain(&process, &state).await;
+        // Health looks and the minute's calls are appended as well: before the last flush, or never.
+        over.cancel();
+        background.close();
+        if timeout(LAST_WORDS, background.wait()).await.is_err() {
+            tracing::warn!("what runs in the background takes long to stop");
+        }
         if let Some(minute) = state.unauthenticated.rest() {
             unauthenticated::tell(&state.outbox, &state.clock, &state.source(), minute);
         }
@@ -208,8 +214,6 @@ impl Gateway {
         if !state.outbox.retire() {
             tracing::warn!("the outbox still holds events; the next start ships them");
         }
-        over.cancel();
-        background.close();
         background.wait().await;
         Ok(())
     }

@@ -88,6 +88,8 @@ impl LaneReader {
                     if record.kind != Kind::Event(self.lane) || record.position <= after {
                         continue;
                     }
+                    let before = record.position - 1;
+                    (self.store.progress).gap(self.lane, place.position, before);
                     let shipment = envelope::ship(
                         record.payload,
                         record.content_at,
