@@ -23,6 +23,7 @@
 pub mod answer;
 mod attempt;
 mod bounds;
+mod budget;
 mod cached;
 pub mod client;
 pub mod count;

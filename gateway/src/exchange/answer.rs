@@ -26,7 +26,7 @@ use self::piece::Members;
 use super::bounds::{FINISH_REASON_BYTES_MAX, RESPONSE_NAME_BYTES_MAX, USAGE_BYTES_MAX, shortened};
 use crate::{
     protocol::openai::{
-        response::{ChatChunk, ChatResponse, usage},
+        response::{CHOICES_MAX, ChatChunk, ChatResponse, usage},
         text,
     },
     provider::Embedded,
@@ -35,10 +35,7 @@ use crate::{
 /// Bytes of an answer as it is put together: 31 MiB, what one event can hold.
 pub const ANSWER_BYTES_MAX: usize = 31 * 1024 * 1024;
 
-/// Choices of one answer: 128, the largest `n` of the API.
-pub const CHOICES_MAX: usize = 128;
-
-/// The answer exceeds [`ANSWER_BYTES_MAX`] or [`CHOICES_MAX`].
+/// The answer exceeds [`ANSWER_BYTES_MAX`] or [`CHOICES_MAX`], or has too many parts.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("put the answer together: it is too large")]
 pub struct AnswerTooLarge;
@@ -121,6 +118,7 @@ impl Answer {
     pub fn take(&mut self, response: &ChatResponse<'_>) -> Result<(), AnswerTooLarge> {
         self.identify(response.id, response.model);
         self.count(response.usage);
+        check_choices(response.choices.len())?;
         self.rest = owned(&response.rest);
         for choice in &response.choices {
             self.grow(choice.message.get().len())?;
@@ -131,7 +129,6 @@ impl Answer {
                 rest: owned(&choice.rest),
             };
             self.choices.insert(choice.index, taken);
-            self.check_choices()?;
         }
         Ok(())
     }
@@ -151,6 +148,7 @@ impl Answer {
     pub fn add(&mut self, chunk: &ChatChunk<'_>) -> Result<(), AnswerTooLarge> {
         self.identify(chunk.id, chunk.model);
         self.count(chunk.usage);
+        check_choices(chunk.choices.as_ref().map_or(0, Vec::len))?;
         for piece in chunk.choices.iter().flatten() {
             let size = piece.delta.as_ref().map_or(0, piece::size);
             self.grow(size)?;
@@ -159,9 +157,9 @@ impl Answer {
                 choice.finish_reason = Some(finish_reason_of(reason.as_str()));
             }
             if let Some(delta) = &piece.delta {
-                choice.add(delta);
+                choice.add(delta)?;
             }
-            self.check_choices()?;
+            check_choices(self.choices.len())?;
         }
         Ok(())
     }
@@ -253,13 +251,13 @@ impl Answer {
         self.bytes = grown;
         Ok(())
     }
+}
 
-    fn check_choices(&self) -> Result<(), AnswerTooLarge> {
-        if self.choices.len() > CHOICES_MAX {
-            return Err(AnswerTooLarge);
-        }
-        Ok(())
+fn check_choices(choices: usize) -> Result<(), AnswerTooLarge> {
+    if choices > CHOICES_MAX {
+        return Err(AnswerTooLarge);
     }
+    Ok(())
 }
 
 /// A name that a provider gives its answer, as events carry it.
@@ -278,9 +276,10 @@ fn is_usual(usage: &RawValue) -> bool {
 }
 
 impl Choice {
-    fn add(&mut self, delta: &RawObject<'_>) {
-        if let Message::Pieces(members) = &mut self.message {
-            members.merge(delta);
+    fn add(&mut self, delta: &RawObject<'_>) -> Result<(), AnswerTooLarge> {
+        match &mut self.message {
+            Message::Pieces(members) => members.merge(delta),
+            Message::Whole(_) => Ok(()),
         }
     }
 }

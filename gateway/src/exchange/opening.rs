@@ -99,11 +99,19 @@ impl Opening {
 /// Whether a chunk adds to the answer, or says why it ended.
 fn says_something(chunk: &ChatChunk<'_>) -> bool {
     let mut choices = chunk.choices.iter().flatten();
-    choices.any(|choice| {
+    let ends = choices.any(|choice| {
         let finish_reason = choice.finish_reason.as_ref();
-        let ends = finish_reason.is_some_and(|reason| !reason.as_str().is_empty());
+        finish_reason.is_some_and(|reason| !reason.as_str().is_empty())
+    });
+    ends || adds_something(chunk)
+}
+
+/// Whether a chunk adds to the answer.
+pub(super) fn adds_something(chunk: &ChatChunk<'_>) -> bool {
+    let mut choices = chunk.choices.iter().flatten();
+    choices.any(|choice| {
         let mut members = choice.delta.iter().flat_map(RawObject::iter);
-        ends || members.any(|(name, value)| name != "role" && !message::is_empty(value))
+        members.any(|(name, value)| name != "role" && !message::is_empty(value))
     })
 }
 

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 use super::{
     Exchange, Operation,
     attempt::{Answering, Interrupts},
+    budget::Budget,
     client::Client,
     fault::Fault,
-    opening::{Opening, Read},
+    opening::{Opening, Read, adds_something},
 };
 use crate::{
     provider::{
@@ -45,6 +46,7 @@ struct Streaming {
     translator: Option<Box<dyn Translate>>,
     decoder: SseDecoder,
     opening: Opening,
+    budget: Budget,
     /// What the client is to get.
     frames: BytesMut,
 }
@@ -116,6 +118,7 @@ impl Exchange {
             translator: answering.adapter.translator(self.asked()),
             decoder: SseDecoder::default(),
             opening: Opening::default(),
+            budget: Budget::new(),
             frames: BytesMut::new(),
         };
         loop {
@@ -131,16 +134,18 @@ impl Exchange {
             if !stream.frames.is_empty() {
                 // Also what came before a fault: it is recorded, and the client's to see.
                 self.recorder.released().await?;
-                self.give(stream.frames.split().freeze(), client).await;
+                self.give(&mut stream, client).await;
             }
             if flow? == Flow::Done {
                 return Ok(Ending::Stream(body));
             }
+            stream.budget.check()?;
         }
     }
 
     /// Gives the client frames; what it takes to read them is no doing of the provider's.
-    async fn give(&mut self, frames: Bytes, client: &mut Client) {
+    async fn give(&mut self, stream: &mut Streaming, client: &mut Client) {
+        let frames = stream.frames.split().freeze();
         if client.has_room() {
             return client.give(frames).await;
         }
@@ -149,6 +154,7 @@ impl Exchange {
         client.give(frames).await;
         self.route.goes_on();
         self.recorder.waited(began.elapsed());
+        stream.budget.waited();
     }
 
     /// Records what the decoder holds, and makes frames of it for the client.
@@ -177,6 +183,8 @@ impl Exchange {
         match stream.adapter.decode_chunk(event)? {
             Streamed::Chunk(chunk) => {
                 let now = Instant::now();
+                let adds = adds_something(&chunk.parsed);
+                stream.budget.chunk(chunk.json.get().len(), adds, now)?;
                 if !stream.opening.keeps(event, &chunk.parsed, now) {
                     self.end_opening(stream)?;
                     self.chunk(&chunk, now, &mut stream.frames)?;

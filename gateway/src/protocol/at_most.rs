@@ -40,6 +40,31 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for AtMost<T, 
     }
 }
 
+/// Reads such a list where a type wants the items alone.
+///
+/// # Errors
+/// It is no list of those items.
+pub fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    AtMost::<T, MAX>::deserialize(deserializer).map(|list| list.0)
+}
+
+/// The same of a list that may be null.
+///
+/// # Errors
+/// It is neither null nor a list of those items.
+pub fn optional<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let list = Option::<AtMost<T, MAX>>::deserialize(deserializer)?;
+    Ok(list.map(|list| list.0))
+}
+
 /// One text or a list of texts, of which `MAX` + 1 are kept at most.
 #[derive(Debug)]
 pub struct Texts<'a, const MAX: usize>(pub Vec<Cow<'a, str>>);

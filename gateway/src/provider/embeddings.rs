@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::{ProviderError, Target};
 use crate::protocol::{
     openai::{
-        embeddings::{EmbeddingsRequest, EmbeddingsResponse, Encoding, usage},
+        embeddings::{EmbeddingsRequest, EmbeddingsResponse, Encoding, INPUTS_MAX, usage},
         response::error_object,
         text,
     },
@@ -61,6 +61,9 @@ pub(super) fn read(body: &Bytes) -> Result<Embedded, ProviderError> {
             });
         }
     };
+    if response.data.len() > INPUTS_MAX {
+        return Err(ProviderError::too_many_parts());
+    }
     let model = response.model.and_then(text);
     Ok(Embedded {
         model: model.map(std::borrow::Cow::into_owned),
@@ -245,6 +248,16 @@ mod tests {
             .unwrap()
             .decode_embeddings(asked, disguised);
         assert_eq!(error.unwrap_err().object.unwrap().message, "QPS");
+    }
+
+    #[test]
+    fn more_vectors_than_anybody_asks_for_are_too_many() {
+        let body = format!(r#"{{"data":[{}]}}"#, vec!["0"; 3_000].join(","));
+        let error = read(&Bytes::from(body)).unwrap_err();
+        assert_eq!(
+            error.reason,
+            nexus_events::exchange_event::FailureReason::UpstreamTooLarge
+        );
     }
 
     #[test]

@@ -21,7 +21,11 @@ use super::{
     Streamed, UpstreamRequest, openai::OpenAi,
 };
 use crate::{
-    protocol::openai::{Text, response::ErrorObject, text},
+    protocol::openai::{
+        Text,
+        response::{ERROR_OBJECT_MAX, ErrorObject},
+        text,
+    },
     stream::sse_decode::SseEvent,
 };
 
@@ -89,6 +93,10 @@ pub(super) fn object(body: &[u8]) -> Option<ErrorObject> {
         message: Option<Text<'a>>,
         #[serde(borrow, default, rename = "type")]
         kind: Option<Text<'a>>,
+    }
+    // Answers are looked at as well: what is so large is no error.
+    if body.len() > ERROR_OBJECT_MAX {
+        return None;
     }
     let body: Body<'_> = serde_json::from_slice(body).ok()?;
     let code = body.code?;

@@ -75,6 +75,12 @@ impl ProviderError {
         Self::new(FailureReason::UpstreamMalformed, message)
     }
 
+    /// An answer with more parts than the hub takes.
+    pub fn too_many_parts() -> Self {
+        let message = "The provider's answer has more parts than the hub takes.";
+        Self::new(FailureReason::UpstreamTooLarge, message)
+    }
+
     /// The same error with what lies beneath.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

@@ -6,10 +6,18 @@ use nexus_events::raw_object::RawObject;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
+use super::AnswerTooLarge;
 use crate::protocol::openai::{is_null, text};
 
 /// Depth to which pieces are merged: 8; what lies deeper is replaced. Messages nest four deep.
 const DEPTH_MAX: u32 = 8;
+
+/// Members of one object: 1 024; a message has some ten. A delta's members are looked for one by one.
+const MEMBERS_MAX: usize = 1_024;
+
+/// Items of one list that deltas may go on with: 4 096, more calls than any model makes. They are
+/// looked for one by one as well.
+const CONTINUED_MAX: usize = 4_096;
 
 /// What a member or a list item costs beside its text: about 96 bytes, so that many tiny ones
 /// count as what they take.
@@ -56,17 +64,26 @@ pub(super) fn size(delta: &RawObject<'_>) -> usize {
 
 impl Members {
     /// Merges the members of a delta.
-    pub(super) fn merge(&mut self, delta: &RawObject<'_>) {
-        self.merge_at(delta, 0);
+    ///
+    /// # Errors
+    /// [`AnswerTooLarge`]: what is merged has too many parts; some of them may be merged already.
+    pub(super) fn merge(&mut self, delta: &RawObject<'_>) -> Result<(), AnswerTooLarge> {
+        self.merge_at(delta, 0)
     }
 
-    fn merge_at(&mut self, delta: &RawObject<'_>, depth: u32) {
+    fn merge_at(&mut self, delta: &RawObject<'_>, depth: u32) -> Result<(), AnswerTooLarge> {
         for (name, raw) in delta.iter().filter(|(_, raw)| !is_null(raw)) {
+            let is_full = self.0.len() >= MEMBERS_MAX;
             match self.0.iter_mut().find(|(known, _)| known == name) {
-                Some((_, piece)) => piece.merge(name, raw, depth),
-                None => self.0.push((name.to_owned(), Piece::new(name, raw, depth))),
+                Some((_, piece)) => piece.merge(name, raw, depth)?,
+                None if is_full => return Err(AnswerTooLarge),
+                None => {
+                    let piece = Piece::new(name, raw, depth)?;
+                    self.0.push((name.to_owned(), piece));
+                }
             }
         }
+        Ok(())
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -78,35 +95,38 @@ impl Members {
 }
 
 impl Piece {
-    fn new(name: &str, raw: &RawValue, depth: u32) -> Self {
+    fn new(name: &str, raw: &RawValue, depth: u32) -> Result<Self, AnswerTooLarge> {
         let mut piece = match raw.get().as_bytes().first() {
             Some(b'"') => Self::Text(String::new()),
             Some(b'{') if depth < DEPTH_MAX => Self::Object(Members::default()),
             Some(b'[') if depth < DEPTH_MAX => Self::List(Vec::new()),
-            _ => return Self::Other(raw.to_owned()),
+            _ => return Ok(Self::Other(raw.to_owned())),
         };
-        piece.merge(name, raw, depth);
-        piece
+        piece.merge(name, raw, depth)?;
+        Ok(piece)
     }
 
-    fn merge(&mut self, name: &str, raw: &RawValue, depth: u32) {
+    fn merge(&mut self, name: &str, raw: &RawValue, depth: u32) -> Result<(), AnswerTooLarge> {
         match self {
             Self::Text(so_far) => match text(raw) {
                 Some(more) => append(so_far, name, &more),
-                None => *self = Self::new(name, raw, depth),
+                None => *self = Self::new(name, raw, depth)?,
             },
             Self::Object(members) => match RawObject::parse(raw.get().as_bytes()) {
-                Ok(delta) => members.merge_at(&delta, depth + 1),
-                Err(_) => *self = Self::new(name, raw, depth),
+                Ok(delta) => members.merge_at(&delta, depth + 1)?,
+                Err(_) => *self = Self::new(name, raw, depth)?,
             },
             Self::List(items) => match serde_json::from_str::<Vec<&RawValue>>(raw.get()) {
-                Ok(more) => more
-                    .into_iter()
-                    .for_each(|item| merge_item(items, name, item, depth + 1)),
-                Err(_) => *self = Self::new(name, raw, depth),
+                Ok(more) => {
+                    for item in more {
+                        merge_item(items, name, item, depth + 1)?;
+                    }
+                }
+                Err(_) => *self = Self::new(name, raw, depth)?,
             },
-            Self::Other(_) => *self = Self::new(name, raw, depth),
+            Self::Other(_) => *self = Self::new(name, raw, depth)?,
         }
+        Ok(())
     }
 }
 
@@ -125,27 +145,40 @@ fn append(so_far: &mut String, name: &str, more: &str) {
 }
 
 /// Merges a list item into the one that it continues, or appends it.
-fn merge_item(items: &mut Vec<Item>, list: &str, raw: &RawValue, depth: u32) {
+fn merge_item(
+    items: &mut Vec<Item>,
+    list: &str,
+    raw: &RawValue,
+    depth: u32,
+) -> Result<(), AnswerTooLarge> {
     let Ok(mut delta) = RawObject::parse(raw.get().as_bytes()) else {
-        let piece = Piece::new("", raw, depth);
-        return items.push(Item { index: None, piece });
+        let piece = Piece::new("", raw, depth)?;
+        items.push(Item { index: None, piece });
+        return Ok(());
     };
     let index = delta.get("index").and_then(|raw| raw.get().parse().ok());
     if index.is_some() {
         delta.retain(|name, _| name != "index");
     }
-    let continued = items.iter_mut().rev().find(|item| match index {
-        Some(_) => item.index == index,
-        None => list == "tool_calls" && continues(item, &delta),
-    });
-    if let Some(Piece::Object(members)) = continued.map(|item| &mut item.piece) {
-        members.merge_at(&delta, depth);
-    } else {
-        let mut members = Members::default();
-        members.merge_at(&delta, depth);
-        let piece = Piece::Object(members);
-        items.push(Item { index, piece });
+    // A list whose items nothing goes on with is not looked through, so it may be as long as it is.
+    if index.is_some() || list == "tool_calls" {
+        let known = items.len();
+        let continued = items.iter_mut().rev().find(|item| match index {
+            Some(_) => item.index == index,
+            None => continues(item, &delta),
+        });
+        if let Some(Piece::Object(members)) = continued.map(|item| &mut item.piece) {
+            return members.merge_at(&delta, depth);
+        }
+        if known >= CONTINUED_MAX {
+            return Err(AnswerTooLarge);
+        }
     }
+    let mut members = Members::default();
+    members.merge_at(&delta, depth)?;
+    let piece = Piece::Object(members);
+    items.push(Item { index, piece });
+    Ok(())
 }
 
 /// Whether a piece of a tool call without an index continues that call.

@@ -200,3 +200,57 @@ fn what_a_whole_answer_says_beside_its_message_is_recorded() {
     let read: AnswerContent<'_> = serde_json::from_str(&content).unwrap();
     assert_eq!(read.choices.len(), 2);
 }
+
+/// What adding a delta comes to.
+fn adding(answer: &mut Answer, delta: &str) -> Result<(), AnswerTooLarge> {
+    let chunk = format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#);
+    answer.add(&serde_json::from_str(&chunk).unwrap())
+}
+
+#[test]
+fn what_is_looked_through_for_each_delta_is_bounded() {
+    let items = |item: &dyn Fn(usize) -> String| -> String {
+        let items: Vec<String> = (0..5_000).map(item).collect();
+        items.join(",")
+    };
+    for too_many in [
+        format!(
+            r#"{{"tool_calls":[{}]}}"#,
+            items(&|n| format!(r#"{{"index":{n}}}"#))
+        ),
+        format!(
+            r#"{{"tool_calls":[{}]}}"#,
+            items(&|n| format!(r#"{{"id":"c{n}"}}"#))
+        ),
+        format!(
+            r#"{{"thinking_blocks":[{}]}}"#,
+            items(&|n| format!(r#"{{"index":{n}}}"#))
+        ),
+        format!("{{{}}}", items(&|n| format!(r#""m{n}":1"#))),
+        format!(r#"{{"audio":{{{}}}}}"#, items(&|n| format!(r#""m{n}":1"#))),
+    ] {
+        let outcome = adding(&mut Answer::default(), &too_many);
+        assert_eq!(outcome, Err(AnswerTooLarge), "{} bytes", too_many.len());
+    }
+    // An endless stream of calls, each in a chunk of its own.
+    let mut answer = Answer::default();
+    let mut calls = (0..5_000).map(|n| {
+        let call = format!(r#"{{"tool_calls":[{{"index":{n},"function":{{"arguments":""}}}}]}}"#);
+        adding(&mut answer, &call)
+    });
+    assert!(calls.any(|outcome| outcome.is_err()));
+    // What nothing goes on with is not looked through.
+    let long = format!(r#"{{"content":[{}{{}}]}}"#, "{},".repeat(100_000));
+    adding(&mut Answer::default(), &long).unwrap();
+}
+
+#[test]
+fn many_choices_are_too_many_whatever_their_index() {
+    let many = |choice: &str| format!(r#"{{"choices":[{}]}}"#, vec![choice; 200].join(","));
+    let whole = many(r#"{"index":0,"message":{}}"#);
+    let taken = Answer::default().take(&serde_json::from_str(&whole).unwrap());
+    assert_eq!(taken, Err(AnswerTooLarge));
+    let chunk = many(r#"{"index":0,"delta":{}}"#);
+    let added = Answer::default().add(&serde_json::from_str(&chunk).unwrap());
+    assert_eq!(added, Err(AnswerTooLarge));
+}

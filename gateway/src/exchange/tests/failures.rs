@@ -1,6 +1,7 @@
 //! Every way in which an exchange fails, and what its client and its log get to see.
 
 use super::*;
+use crate::{provider::transport::TransportSettings, stream::sse_decode::EVENT_BYTES_MAX};
 
 /// Before its first byte, a client gets the error as its answer.
 #[tokio::test]
@@ -106,7 +107,7 @@ fn broken_streams() -> [(&'static str, Vec<Step>, &'static str); 7] {
         "26\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"half\"}}]}\n\n\r\n"
             .replace("26", "33"),
     );
-    let large = format!("data: {}", "x".repeat(9 * 1024 * 1024));
+    let large = format!("data: {}", "x".repeat(EVENT_BYTES_MAX + 1));
     [
         (
             "no mark",
@@ -250,4 +251,32 @@ async fn a_panic_ends_in_a_terminal_event() {
         terminal(&hub.ended().await)["nexus.failure"]["reason"],
         "internal"
     );
+}
+
+/// A connection that is kept alive by comments would keep the exchange open for ever.
+#[tokio::test]
+async fn a_stream_that_adds_nothing_for_too_long_is_ended() {
+    let gate = Arc::new(Notify::new());
+    let script = vec![
+        stream_head(),
+        chunk(0, "half", None),
+        Step::Wait(Arc::clone(&gate)),
+        send(": still here\n\n"),
+        Step::Hang,
+    ];
+    let (hub, _upstream) = Hub::before(script).await;
+    let hub = hub.bounded(TransportSettings {
+        idle: Duration::from_hours(2),
+        ..TransportSettings::default()
+    });
+    let mut body = body(hub.chat(ASK_STREAM).await);
+    body.frame().await.unwrap().unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_mins(31)).await;
+    tokio::time::resume();
+    gate.notify_one();
+    let bound = Duration::from_secs(30);
+    let (text, ended) = tokio::time::timeout(bound, read(body)).await.unwrap();
+    assert!(ended && text.contains("upstream_stalled"), "{text}");
+    assert!(text.contains("30 minutes"), "{text}");
 }

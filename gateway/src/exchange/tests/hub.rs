@@ -255,6 +255,13 @@ impl Hub {
         self
     }
 
+    /// The same hub with other bounds for its waits for providers.
+    pub(super) fn bounded(mut self, bounds: TransportSettings) -> Self {
+        self.parts.transport = Transport::new(bounds).unwrap();
+        self.engine = Engine::new(self.parts.clone());
+        self
+    }
+
     pub(super) async fn chat(&self, body: &str) -> Result<Served, Refused> {
         self.engine.begin(self.ask(body)).await
     }

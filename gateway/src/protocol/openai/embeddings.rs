@@ -10,7 +10,7 @@ use nexus_events::{raw_object::RawObject, usage::TokenUsage};
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::protocol::at_most::{AtMost, Texts};
+use crate::protocol::at_most::{self, AtMost, Texts};
 
 use super::{
     Text, is_null,
@@ -151,8 +151,8 @@ pub struct EmbeddingsResponse<'a> {
     /// The model that the provider says it used.
     #[serde(borrow, default)]
     pub model: Option<&'a RawValue>,
-    /// The vectors.
-    #[serde(borrow)]
+    /// The vectors; one more than [`INPUTS_MAX`] at most.
+    #[serde(borrow, deserialize_with = "at_most::list::<_, _, INPUTS_MAX>")]
     pub data: Vec<&'a RawValue>,
     /// The usage block.
     #[serde(borrow, default)]

@@ -1,10 +1,20 @@
 //! A provider's answer, whole or in chunks, as far as recording needs it.
 
+use std::borrow::Cow;
+
 use nexus_events::{raw_object::RawObject, usage::TokenUsage};
 use serde::{Deserialize, de};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
-use super::Text;
+use super::{Text, text};
+use crate::protocol::at_most::{self, AtMost};
+
+/// Choices of one answer: 128, the largest `n` of the API.
+pub const CHOICES_MAX: usize = 128;
+
+/// An error object, and each text of it: 64 KiB; they have some hundred bytes. What is larger is
+/// an answer in an error's place, and not told.
+pub const ERROR_OBJECT_MAX: usize = 64 * 1024;
 
 /// A whole answer.
 #[derive(Debug, Deserialize)]
@@ -14,7 +24,7 @@ pub struct ChatResponse<'a> {
     pub id: Option<&'a RawValue>,
     /// The model that the provider says it used.
     pub model: Option<&'a RawValue>,
-    /// The choices.
+    /// The choices; one more than [`CHOICES_MAX`] at most.
     pub choices: Vec<ResponseChoice<'a>>,
     /// The usage block.
     pub usage: Option<&'a RawValue>,
@@ -45,7 +55,7 @@ impl<'a> TryFrom<RawObject<'a>> for ChatResponse<'a> {
         let response = Self {
             id: given(&object, "id"),
             model: given(&object, "model"),
-            choices: serde_json::from_str(choices.get())?,
+            choices: serde_json::from_str::<AtMost<_, CHOICES_MAX>>(choices.get())?.0,
             usage: given(&object, "usage"),
             rest: RawObject::default(),
         };
@@ -94,8 +104,13 @@ pub struct ChatChunk<'a> {
     /// The model that the provider says it used.
     #[serde(borrow, default)]
     pub model: Option<&'a RawValue>,
-    /// The choices that this chunk adds to; none in the one that carries the usage.
-    #[serde(borrow, default)]
+    /// The choices that this chunk adds to, one more than [`CHOICES_MAX`] at most; none in the
+    /// one that carries the usage.
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "at_most::optional::<_, _, CHOICES_MAX>"
+    )]
     pub choices: Option<Vec<ChunkChoice<'a>>>,
     /// The usage block.
     #[serde(borrow, default)]
@@ -187,25 +202,35 @@ pub fn error_object(body: &[u8]) -> Option<ErrorObject> {
 
 /// Reads the value of an `error` member; `None` for null and for what is no error.
 pub fn error_value(raw: &RawValue) -> Option<ErrorObject> {
-    let value: Value = serde_json::from_str(raw.get()).ok()?;
-    let text = |name: &str| match value.get(name) {
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(Value::Number(number)) => Some(number.to_string()),
-        Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => None,
-    };
-    match &value {
-        Value::String(message) => Some(ErrorObject {
-            message: message.clone(),
+    if raw.get().len() > ERROR_OBJECT_MAX {
+        return Some(ErrorObject {
+            message: "the provider's reason is too long to be told".to_owned(),
             ..ErrorObject::default()
-        }),
-        Value::Object(_) => Some(ErrorObject {
-            message: text("message").unwrap_or_else(|| "the provider gave no reason".to_owned()),
-            kind: text("type"),
-            code: text("code"),
-            param: text("param"),
-        }),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
+        });
     }
+    if let Some(message) = text(raw) {
+        return Some(ErrorObject {
+            message: message.into_owned(),
+            ..ErrorObject::default()
+        });
+    }
+    let members = RawObject::parse(raw.get().as_bytes()).ok()?;
+    let said = |name: &str| {
+        let raw = members.get(name)?;
+        let is_number = raw
+            .get()
+            .starts_with(|first: char| first == '-' || first.is_ascii_digit());
+        match text(raw) {
+            None if is_number => Some(raw.get().to_owned()),
+            text => text.map(Cow::into_owned),
+        }
+    };
+    Some(ErrorObject {
+        message: said("message").unwrap_or_else(|| "the provider gave no reason".to_owned()),
+        kind: said("type"),
+        code: said("code"),
+        param: said("param"),
+    })
 }
 
 #[cfg(test)]
@@ -240,6 +265,27 @@ mod tests {
                 .unwrap()
                 .is_usage_only()
         );
+    }
+
+    #[test]
+    fn an_answer_and_an_error_object_are_bounded() {
+        let many = |item: &str| format!(r#"{{"choices":[{}]}}"#, vec![item; 200].join(","));
+        let whole = many(r#"{"message":{}}"#);
+        let whole: ChatResponse<'_> = serde_json::from_str(&whole).unwrap();
+        let chunk = many("{}");
+        let chunk: ChatChunk<'_> = serde_json::from_str(&chunk).unwrap();
+        let seen = CHOICES_MAX + 1;
+        assert_eq!(
+            (whole.choices.len(), chunk.choices.unwrap().len()),
+            (seen, seen)
+        );
+        for long in [
+            format!(r#"{{"error":{{"message":"{}"}}}}"#, "x".repeat(70_000)),
+            format!(r#"{{"error":[{}0]}}"#, "0,".repeat(40_000)),
+        ] {
+            let object = error_object(long.as_bytes()).unwrap();
+            assert!(object.message.len() < 100, "{}", object.message.len());
+        }
     }
 
     #[test]

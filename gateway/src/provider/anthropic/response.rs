@@ -11,7 +11,7 @@ use super::{
             read,
         },
     },
-    wire::{Block, Message, Usage, finish_reason},
+    wire::{BLOCKS_MAX, Block, Message, Usage, finish_reason},
 };
 use crate::protocol::openai::{Text, response::error_value};
 
@@ -26,6 +26,9 @@ pub(super) fn translate(asked: Asked<'_>, body: &[u8]) -> Result<Bytes, Provider
     }
     let malformed = || ProviderError::malformed("The provider's answer is no message.");
     let blocks = message.content.as_deref().ok_or_else(malformed)?;
+    if blocks.len() > BLOCKS_MAX {
+        return Err(ProviderError::too_many_parts());
+    }
     let stop_reason = message.stop_reason.as_ref().ok_or_else(malformed)?;
     let text = joined(blocks, "text", |block| block.text.as_ref());
     let reasoning = joined(blocks, "thinking", |block| block.thinking.as_ref());

@@ -25,11 +25,15 @@ use super::{
 };
 use crate::{
     protocol::openai::{Text, response::error_value},
-    stream::sse_decode::SseEvent,
+    stream::sse_decode::{EVENT_BYTES_MAX, SseEvent},
 };
 
 /// Blocks that may be open at a time: 64; Anthropic opens one after the other.
 const OPEN_BLOCKS_MAX: usize = 64;
+
+/// Arguments that are kept while their calls are open: as much as one event can bring. They are
+/// given where none come piece by piece.
+const ARGUMENTS_MAX: usize = EVENT_BYTES_MAX;
 
 /// One stream under way.
 pub(super) struct Translator {
@@ -226,7 +230,15 @@ impl Translator {
             extra_content: None,
         };
         self.say(Said::tool_calls(&[call]), out)?;
-        let arguments = block.input.map_or("{}", RawValue::get).to_owned();
+        let arguments = block.input.map_or("{}", RawValue::get);
+        let kept = self.open.values().filter_map(|open| match open {
+            Open::Call { arguments, .. } => arguments.as_ref().map(String::len),
+            Open::Text | Open::Thinking(_) | Open::Other => None,
+        });
+        if kept.sum::<usize>() + arguments.len() > ARGUMENTS_MAX {
+            return Err(ProviderError::too_many_parts());
+        }
+        let arguments = arguments.to_owned();
         Ok(Open::Call {
             index,
             arguments: Some(arguments),

@@ -206,6 +206,29 @@ fn blocks_without_end_are_not_kept_without_bound() {
 }
 
 #[test]
+fn thousands_of_tiny_blocks_are_too_many() {
+    use crate::stream::sse_decode::EVENT_BYTES_MAX;
+    use nexus_events::exchange_event::FailureReason;
+    let blocks = vec![r#"{"type":"text"}"#; 5_000].join(",");
+    let body = format!(r#"{{"content":[{blocks}],"stop_reason":"end_turn"}}"#);
+    let error = respond(KIND, body.as_bytes()).unwrap_err();
+    assert_eq!(error.reason, FailureReason::UpstreamTooLarge);
+    // Calls that are begun with all of their arguments, and never ended.
+    let input = "x".repeat(EVENT_BYTES_MAX * 6 / 10);
+    let call = |index: u32| {
+        format!(
+            r#"data: {{"type":"content_block_start","index":{index},"content_block":{{"type":"tool_use","id":"c","name":"f","input":{{"a":"{input}"}}}}}}"#
+        ) + "\n\n"
+    };
+    let begin = r#"data: {"type":"message_start","message":{}}"#.to_owned() + "\n\n";
+    let one = translate(KIND, "{}", (begin.clone() + &call(0)).as_bytes());
+    assert!(one.error.is_none());
+    let two = translate(KIND, "{}", (begin + &call(0) + &call(1)).as_bytes());
+    let error = two.error.unwrap();
+    assert_eq!(error.reason, FailureReason::UpstreamTooLarge);
+}
+
+#[test]
 fn an_error_in_the_stream_ends_it_with_what_the_provider_says() {
     let (start, stream) = (
         r#"data: {"type":"message_start","message":{"id":"m"}}"#,

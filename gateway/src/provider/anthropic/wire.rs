@@ -4,7 +4,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::translate::answer;
-use crate::protocol::openai::Text;
+use crate::protocol::{at_most, openai::Text};
+
+/// Blocks of one message: 4 096. An answer has some ten, and each takes many times its text.
+pub(super) const BLOCKS_MAX: usize = 4_096;
 
 /// A message: a whole answer, or the beginning of a streamed one.
 #[derive(Deserialize)]
@@ -15,7 +18,11 @@ pub(super) struct Message<'a> {
     pub(super) id: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(super) model: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "at_most::optional::<_, _, BLOCKS_MAX>"
+    )]
     pub(super) content: Option<Vec<Block<'a>>>,
     #[serde(borrow, default)]
     pub(super) stop_reason: Option<Text<'a>>,

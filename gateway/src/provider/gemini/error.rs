@@ -6,7 +6,16 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::super::{ProviderError, Retry, openai::RETRY_AFTER_MAX};
-use crate::protocol::openai::{Text, response::ErrorObject};
+use crate::protocol::{
+    at_most,
+    openai::{
+        Text,
+        response::{ERROR_OBJECT_MAX, ErrorObject},
+    },
+};
+
+/// Details of an error that are looked at: 16; there are three kinds that matter.
+const DETAILS_MAX: usize = 16;
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -22,7 +31,11 @@ pub(super) struct Reported<'a> {
     /// A name such as `RESOURCE_EXHAUSTED`.
     #[serde(borrow, default)]
     status: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "at_most::list::<_, _, DETAILS_MAX>"
+    )]
     details: Vec<Detail<'a>>,
 }
 
@@ -36,7 +49,11 @@ struct Detail<'a> {
 
 impl Reported<'_> {
     pub(super) fn object(&self) -> ErrorObject {
-        let owned = |text: Option<&Text<'_>>| text.map(|text| text.as_str().to_owned());
+        let owned = |text: Option<&Text<'_>>| {
+            let text = text.map(Text::as_str);
+            let text = text.filter(|text| text.len() <= ERROR_OBJECT_MAX);
+            text.map(str::to_owned)
+        };
         let reasons = self
             .details
             .iter()

@@ -17,7 +17,7 @@ use super::{
     },
     wire::{Candidate, Response, Spoken},
 };
-use crate::{exchange::answer::CHOICES_MAX, stream::sse_decode::SseEvent};
+use crate::{protocol::openai::response::CHOICES_MAX, stream::sse_decode::SseEvent};
 
 /// One stream under way.
 pub(super) struct Translator {

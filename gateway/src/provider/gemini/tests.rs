@@ -236,6 +236,25 @@ fn parts_that_openais_form_has_no_place_for_are_no_answer() {
 }
 
 #[test]
+fn thousands_of_tiny_parts_are_too_many() {
+    let parts = vec!["{}"; 5_000].join(",");
+    let candidate = format!(r#"{{"content":{{"parts":[{parts}]}},"finishReason":"STOP"}}"#);
+    let many_parts = format!(r#"{{"candidates":[{candidate}]}}"#);
+    let many_candidates = format!(r#"{{"candidates":[{}]}}"#, vec!["{}"; 200].join(","));
+    for body in [many_parts, many_candidates] {
+        let error = respond(KIND, body.as_bytes()).unwrap_err();
+        assert_eq!(error.reason, FailureReason::UpstreamTooLarge);
+        let streamed = translate(KIND, "{}", format!("data: {body}\n\n").as_bytes());
+        let error = streamed.error.unwrap();
+        assert_eq!(error.reason, FailureReason::UpstreamTooLarge);
+    }
+    let long = "x".repeat(70_000);
+    let error = format!(r#"{{"error":{{"status":"INTERNAL","message":"{long}"}}}}"#);
+    let error = respond(KIND, error.as_bytes()).unwrap_err();
+    assert!(error.object.unwrap().message.len() < 100);
+}
+
+#[test]
 fn a_delay_that_google_asks_for_is_kept() {
     let gemini = adapter(KIND).unwrap();
     let body = |delay: &str| {

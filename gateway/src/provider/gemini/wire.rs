@@ -17,7 +17,17 @@ use super::{
     },
     error::Reported,
 };
-use crate::protocol::openai::{Text, response::ErrorObject};
+use crate::protocol::{
+    at_most,
+    openai::{
+        Text,
+        response::{CHOICES_MAX, ErrorObject},
+    },
+};
+
+/// Parts of one candidate, or of one event of it: 4 096. An answer has some ten, and each takes a
+/// hundred times its text.
+const PARTS_MAX: usize = 4_096;
 
 /// An answer; in a stream, each event is one that carries what is new.
 #[derive(Deserialize)]
@@ -25,7 +35,11 @@ use crate::protocol::openai::{Text, response::ErrorObject};
 pub(super) struct Response<'a> {
     #[serde(borrow, default)]
     pub(super) error: Option<Reported<'a>>,
-    #[serde(borrow, default)]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "at_most::optional::<_, _, CHOICES_MAX>"
+    )]
     pub(super) candidates: Option<Vec<Candidate<'a>>>,
     #[serde(borrow, default)]
     prompt_feedback: Option<PromptFeedback<'a>>,
@@ -61,7 +75,11 @@ pub(super) struct Candidate<'a> {
 
 #[derive(Deserialize)]
 struct Content<'a> {
-    #[serde(borrow, default)]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "at_most::optional::<_, _, PARTS_MAX>"
+    )]
     parts: Option<Vec<Part<'a>>>,
 }
 
@@ -155,8 +173,15 @@ impl<'a> Response<'a> {
         let response: Self = read(json)?;
         match &response.error {
             Some(error) => Err(error.in_disguise()),
+            None if response.is_too_large() => Err(ProviderError::too_many_parts()),
             None => Ok(response),
         }
+    }
+
+    fn is_too_large(&self) -> bool {
+        let candidates = self.candidates.as_deref().unwrap_or_default();
+        let is_large = |candidate: &Candidate<'_>| candidate.parts().count() > PARTS_MAX;
+        candidates.len() > CHOICES_MAX || candidates.iter().any(is_large)
     }
 
     pub(super) fn head(&self, asked: Asked<'_>) -> Head {
