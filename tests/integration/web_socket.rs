@@ -2,6 +2,7 @@
 
 mod gone;
 mod handshake;
+mod hops;
 
 use std::time::Duration;
 

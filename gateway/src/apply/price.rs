@@ -258,3 +258,75 @@ impl Declarable for Price {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::apply::testing::Desk;
+
+    const OFFERED: &str = "
+providers: [{name: a, kind: gemini}]
+models: [{provider: a, model_name: m}, {provider: a, model_name: n}]
+";
+
+    /// Two models with a price each, in these currencies; a blank for none that is named.
+    fn priced(currencies: [&str; 2]) -> String {
+        let prices = ["m", "n"].iter().zip(currencies).map(|(model, currency)| {
+            let currency = match currency {
+                "" => String::new(),
+                code => format!(", currency: {code}"),
+            };
+            let cost = "input_micros_per_million: 1, output_micros_per_million: 1";
+            format!("- {{model_name: {model}, {cost}{currency}}}\n")
+        });
+        let prices: String = prices.collect();
+        format!("{OFFERED}prices:\n{prices}")
+    }
+
+    #[test]
+    fn a_file_is_in_the_currency_of_the_hub_or_the_first_that_it_names() {
+        let empty = Desk::new();
+        let refused = empty.refused(&priced(["EUR", "CNY"]), false);
+        let told = "prices[1].currency: 'currency' must be 'EUR': prices[0] is in it";
+        assert!(refused.contains(told), "{refused}");
+
+        for (currencies, expected) in [
+            (["", ""], "USD"),
+            (["", "EUR"], "EUR"),
+            (["EUR", ""], "EUR"),
+        ] {
+            let mut desk = empty.clone();
+            desk.apply(&priced(currencies));
+            let snapshot = desk.snapshot();
+            let mut prices = snapshot.prices();
+            assert!(
+                prices.all(|entry| entry.resource.currency == expected),
+                "{currencies:?}"
+            );
+            assert_eq!(desk.apply(&priced(currencies)), [""; 0]);
+            let refused = desk.refused(&priced(["", "CNY"]), false);
+            let told = format!(
+                "prices[1].currency: 'currency' must be '{expected}': the prices of this hub are in it"
+            );
+            assert!(refused.contains(&told), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_budget_counts_in_the_currency_of_a_price_so_there_must_be_one() {
+        for (section, file) in [
+            ("users", "users: [{name: u, monthly_budget: 5}]"),
+            (
+                "keys",
+                "keys: [{name: k, secret: \"${K}\", role: admin, monthly_budget: 5}]",
+            ),
+        ] {
+            let refused = Desk::new().refused(file, false);
+            let told = format!("{section}[0].monthly_budget: ");
+            assert!(refused.contains(&told), "{refused}");
+            let mut desk = Desk::with(&priced(["", ""]));
+            assert_eq!(desk.apply(file).len(), 1, "the price is entered already");
+            let both = format!("{}{file}\n", priced(["", ""]));
+            assert_eq!(Desk::new().apply(&both).len(), 6, "the file has both");
+        }
+    }
+}
