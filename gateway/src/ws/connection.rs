@@ -3,15 +3,12 @@
 use std::{collections::HashMap, pin::pin, sync::Arc};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
-use futures_util::{
-    SinkExt, StreamExt,
-    stream::{SplitSink, SplitStream},
-};
+use futures_util::{Sink, SinkExt, StreamExt, stream::SplitStream};
 use nexus_events::{config_event::Key, id::RequestId};
 use parking_lot::Mutex;
 use tokio::{
     sync::mpsc,
-    time::{Instant, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -36,6 +33,7 @@ type UnderWay = Arc<Mutex<HashMap<String, CancellationToken>>>;
 pub async fn serve(state: State, peer: Peer, socket: WebSocket) {
     let (sink, frames) = socket.split();
     let (out, queue) = Queue::new();
+    let alive = Alive(Arc::new(Mutex::new(Instant::now())));
     let gone = CancellationToken::new();
     let connection = Connection {
         state,
@@ -43,12 +41,13 @@ pub async fn serve(state: State, peer: Peer, socket: WebSocket) {
         out,
         under_way: UnderWay::default(),
         requests: TaskTracker::new(),
+        alive: alive.clone(),
         gone: gone.clone(),
     };
     // However this ends, nobody waits for the answers any more.
     let _gone = gone.drop_guard_ref();
     let over = CancellationToken::new();
-    let writing = write(sink, queue, over.clone());
+    let writing = write(sink, queue, alive, over.clone());
     let reading = async {
         connection.read(frames).await;
         gone.cancel();
@@ -70,8 +69,32 @@ struct Connection {
     out: Queue,
     under_way: UnderWay,
     requests: TaskTracker,
+    alive: Alive,
     /// Cancelled when the client is gone.
     gone: CancellationToken,
+}
+
+/// When the client last gave a sign of life: it sent a frame, or took one.
+///
+/// A client behind a slow link answers a ping only when it has read all that was sent before it.
+#[derive(Clone)]
+struct Alive(Arc<Mutex<Instant>>);
+
+impl Alive {
+    fn is(&self) {
+        *self.0.lock() = Instant::now();
+    }
+
+    /// Waits until it has been silent for too long.
+    async fn no_more(&self) {
+        loop {
+            let until = *self.0.lock() + SILENCE_MAX;
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
 }
 
 impl Connection {
@@ -81,12 +104,14 @@ impl Connection {
         let soft_stop = self.state.soft_stop.clone();
         loop {
             let next = tokio::select! {
-                next = timeout(SILENCE_MAX, frames.next()) => next,
+                next = frames.next() => next,
+                () = self.alive.no_more() => return,
                 () = soft_stop.cancelled() => break,
             };
-            let Ok(Some(Ok(message))) = next else {
+            let Some(Ok(message)) = next else {
                 return;
             };
+            self.alive.is();
             let taken = match message {
                 Message::Text(text) => self.take(&text).await,
                 Message::Binary(_) => {
@@ -243,26 +268,33 @@ impl Drop for Leaves {
 /// Writes what is for the client, and pings it; ends when there is nothing more to come or the
 /// client takes nothing.
 async fn write(
-    mut sink: SplitSink<WebSocket, Message>,
+    mut sink: impl Sink<Message> + Unpin,
     mut queue: mpsc::Receiver<Waiting>,
+    alive: Alive,
     over: CancellationToken,
 ) {
     let mut ping = interval(PING_EVERY);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ping.reset_at(Instant::now() + PING_EVERY);
     loop {
         // The frame's room in the queue is held until it is written.
         let (message, _waiting) = tokio::select! {
             biased;
+            // First, or a queue that is never empty would leave no time for it.
+            _ = ping.tick(), if !over.is_cancelled() => {
+                (Message::Ping(bytes::Bytes::new()), None)
+            }
             waiting = queue.recv() => match waiting {
                 Some(waiting) => (Message::Text(waiting.frame.clone()), Some(waiting)),
                 None => break,
             },
-            _ = ping.tick(), if !over.is_cancelled() => {
-                (Message::Ping(bytes::Bytes::new()), None)
-            }
         };
+        let is_answer = matches!(message, Message::Text(_));
         if !matches!(timeout(STALL_MAX, sink.send(message)).await, Ok(Ok(()))) {
             return;
+        }
+        if is_answer {
+            alive.is();
         }
     }
     let parting = Message::Close(Some(CloseFrame {
@@ -271,3 +303,6 @@ async fn write(
     }));
     drop(timeout(STALL_MAX, sink.send(parting)).await);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,40 @@
+use std::time::Duration;
+
+use futures_util::sink::unfold;
+
+use super::*;
+
+/// A client behind a slow link: it takes a frame a second, says nothing, and always has more to come.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_is_pinged_and_alive() {
+    let (out, queue) = Queue::new();
+    let alive = Alive(Arc::new(Mutex::new(Instant::now())));
+    let taken = Arc::new(Mutex::new((0, 0)));
+    let slow = unfold(Arc::clone(&taken), async |taken, message| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match message {
+            Message::Ping(_) => taken.lock().0 += 1,
+            _ => taken.lock().1 += 1,
+        }
+        Ok::<_, std::convert::Infallible>(taken)
+    });
+    let sending = async { while out.send(Utf8Bytes::from_static("{}")).await.is_ok() {} };
+    tokio::select! {
+        () = write(Box::pin(slow), queue, alive.clone(), CancellationToken::new()) => panic!("it ended"),
+        () = sending => panic!("nobody takes the frames"),
+        () = alive.no_more() => panic!("it was taken for gone"),
+        () = tokio::time::sleep(3 * SILENCE_MAX) => {}
+    }
+    let (pings, frames) = *taken.lock();
+    assert!(pings >= 7 && frames > 100, "{pings} pings, {frames} frames");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_without_a_sign_of_life_is_gone_after_a_minute() {
+    let alive = Alive(Arc::new(Mutex::new(Instant::now())));
+    let began = Instant::now();
+    tokio::time::advance(SILENCE_MAX / 2).await;
+    alive.is();
+    alive.no_more().await;
+    assert_eq!(began.elapsed(), SILENCE_MAX / 2 + SILENCE_MAX);
+}
