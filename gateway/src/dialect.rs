@@ -14,12 +14,14 @@
 //! *What it never does.* It does no IO and keeps nothing beside what one stream needs.
 
 mod body;
+mod candidate;
 mod chat;
 pub mod completions;
 mod fields;
 mod keepsake;
 pub mod messages;
 pub mod responses;
+mod spoken;
 #[cfg(test)]
 mod testing;
 
@@ -28,10 +30,10 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use nexus_events::{clock::UnixMillis, id::RequestId};
 
-pub(crate) use self::body::Translated;
-use self::chat::Chunk;
+pub(crate) use self::{body::Translated, spoken::Spoken};
+use self::{candidate::Carriers, chat::Chunk, fields::Fields};
 use crate::{
-    configuration::Candidate,
+    limits::estimate::Estimate,
     protocol::openai::{request::BadRequest, response::ErrorObject},
 };
 
@@ -46,37 +48,20 @@ pub struct Asked {
     pub body: Bytes,
 }
 
-/// What is known of the providers that offer a model, as far as a translation depends on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offered {
-    /// One of them speaks Anthropic's protocol: it takes marks for its cache, and signed reasoning.
-    pub anthropic: bool,
-    /// One of them is OpenAI itself, whose newer models refuse `max_tokens`.
-    pub openai: bool,
-}
-
-impl Offered {
-    /// By whom a model is offered.
-    pub fn of(candidates: &[Candidate]) -> Self {
-        let mut providers = candidates.iter().map(|one| &one.provider.resource);
-        let of_openai = |url: &str| url.contains("://api.openai.com");
-        Self {
-            anthropic: providers.clone().any(|one| one.kind == "anthropic"),
-            openai: providers.any(|one| one.kind == "azure" || of_openai(&one.server_url)),
-        }
-    }
-}
-
 /// A way of asking a model: pure functions between its form and that of chat completions.
 pub(crate) trait Dialect: Send + Sync + fmt::Debug {
     /// The endpoint's path, as events name it.
     fn route(&self) -> &'static str;
 
-    /// The chat request that says the same.
+    /// What the request may use, guessed without reading it to the last member.
+    fn estimate(&self, body: &Fields<'_>) -> Estimate;
+
+    /// The chat request that says the same, for those who can carry it.
     ///
     /// # Errors
-    /// [`BadRequest`]: a member is wrong, or chat completions have no counterpart for it.
-    fn request(&self, body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest>;
+    /// [`BadRequest`]: a member is wrong, chat completions have no counterpart for it, or nobody
+    /// who offers the model can carry it.
+    fn request(&self, body: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest>;
 
     /// A whole chat answer in the dialect's form.
     ///

@@ -27,6 +27,7 @@ mod budget;
 mod cached;
 pub mod client;
 pub mod count;
+mod entry;
 mod fault;
 mod finish;
 pub mod lost;
@@ -49,7 +50,7 @@ use nexus_events::{
     exchange_event::{Received, RequestContent, SystemMessages},
     id::{ConversationId, RequestId},
     message_id::MessageId,
-    outbox::Outbox,
+    outbox::{OpenRequest, Outbox},
     raw_object::RawObject,
 };
 use tokio::sync::OwnedSemaphorePermit;
@@ -67,19 +68,20 @@ use self::{
 };
 pub use self::{
     client::{Reply, ReplyBody},
+    entry::{Entry, Outline},
     request::Operation,
 };
 use crate::{
-    cache::{Outcome, Wish},
+    cache::{Cacheable, Outcome, Wish},
     configuration::Snapshot,
     error::ApiError,
-    limits::{Admission, Asking, Limits},
+    limits::{Admission, Limits},
     metrics::Metrics,
     middleware::Arrival,
-    protocol::openai::request::{BadRequest, ChatRequest},
+    protocol::openai::request::BadRequest,
     provider::{ProviderError, UpstreamRequest, hops::Hops, transport::Transport},
     routing::{Route, Routing},
-    session::{Asked, Matched, Scope, Sessions, Thread},
+    session::{Matched, Sessions, Thread},
     settings::BODY_BYTES_MAX,
     shared::SharedState,
 };
@@ -238,50 +240,59 @@ impl Engine {
             error: bad_request(error),
             model: None,
         })?;
-        let refused = |error: ApiError| Refused {
-            error,
-            model: Some(request.model().to_owned()),
-        };
-        let (routing, provider) = (&self.parts.routing, ask.provider.as_deref());
-        let route = routing.find(&ask.snapshot, request.model(), provider);
-        let mut route = route.ok_or_else(|| refused(ApiError::model_not_found(request.model())))?;
         let cacheable = cached::cacheable(&ask, &request);
-        let asking = Asking {
-            request: ask.request,
-            key: &ask.key,
-            snapshot: &ask.snapshot,
-            candidate: route.current(),
-            at: ask.arrival.time,
-            estimate: request.estimate(),
+        let outline = Outline {
             // An earlier answer would ask nobody.
             wants_room: cacheable.is_none() || !ask.cache.look,
+            ..request.outline()
         };
-        let admitted = self.parts.limits.admit(asking).await;
-        let mut admission = admitted.map_err(&refused)?;
-        let limits = admission.headers().clone();
-        let begun = match self
-            .prepare(&ask, (&request, cacheable), &mut route, admission.room())
-            .await
-        {
+        let entry = self.enter(&ask, &outline).await?;
+        self.carry_out(&ask, (&request, cacheable), entry).await
+    }
+
+    /// The same for a request that was let in before its body was translated.
+    ///
+    /// # Errors
+    /// As of [`Self::begin`].
+    ///
+    /// # Cancel safety
+    /// As of [`Self::begin`].
+    pub async fn begin_entered(&self, ask: Ask, mut entry: Entry) -> Result<Served, Refused> {
+        let request = match Request::parse(ask.operation, &ask.body) {
+            Ok(request) => request,
+            Err(error) => return Err(entry.refuse(bad_request(error)).await),
+        };
+        match self.parts.counting.admit(ask.body.len()) {
+            Ok(more) => entry.backlog.merge(more),
+            Err(error) => return Err(entry.refuse(error).await),
+        }
+        let cacheable = cached::cacheable(&ask, &request);
+        self.carry_out(&ask, (&request, cacheable), entry).await
+    }
+
+    async fn carry_out(
+        &self,
+        ask: &Ask,
+        (request, cacheable): (&Request<'_>, Option<Cacheable>),
+        mut entry: Entry,
+    ) -> Result<Served, Refused> {
+        let limits = entry.admission.headers().clone();
+        let begun = match self.prepare(ask, (request, cacheable), &mut entry).await {
             Ok(begun) => begun,
-            Err(error) => {
-                let error = admission.told_by(error);
-                admission.cancel().await;
-                return Err(refused(error));
-            }
+            Err(error) => return Err(entry.refuse(error).await),
         };
-        let first = request.encode((ask.request, ask.arrival, &ask.body), route.current());
+        let first = request.encode((ask.request, ask.arrival, &ask.body), entry.route.current());
         let (conversation, cache) = (begun.facts.conversation, begun.cached.outcome());
         let exchange = Exchange {
             parts: Arc::clone(&self.parts),
             facts: begun.facts,
             recorder: begun.recorder,
-            route,
+            route: entry.route,
             answer: Answer::default(),
             cached: begun.cached,
             first_byte_ms: None,
-            backlog: begun.backlog,
-            admission,
+            backlog: entry.backlog,
+            admission: entry.admission,
         };
         let reply = self.spawn(exchange, first).await;
         Ok(Served {
@@ -294,7 +305,7 @@ impl Engine {
 
     fn received(
         &self,
-        ask: &Ask,
+        (ask, open): (&Ask, OpenRequest),
         request: &Request<'_>,
         matched: Option<&Matched<'_>>,
     ) -> Result<Recorder, RecordError> {
@@ -324,7 +335,7 @@ impl Engine {
                 parameters,
             },
         };
-        Recorder::begin(parts, ask, &received, &content)
+        Recorder::begin(parts, (ask, open), &received, &content)
     }
 
     /// Starts the exchange's own task and waits for what the client gets.
@@ -345,37 +356,6 @@ impl Engine {
 impl Facts {
     fn cancels(&self) -> bool {
         self.key.on_disconnect == OnDisconnect::Cancel
-    }
-}
-
-fn asked<'m, 'a>(ask: &Ask, request: &'m ChatRequest<'a>) -> Asked<'m, 'a> {
-    Asked {
-        request: ask.request,
-        scope: Scope {
-            key: ask.key.id,
-            user: request.user.as_deref(),
-        },
-        messages: &request.messages,
-        conversation: ask.conversation,
-    }
-}
-
-fn facts(ask: &Ask, request: &Request<'_>, matched: Option<&Matched<'_>>) -> Facts {
-    Facts {
-        request: ask.request,
-        arrival: ask.arrival,
-        key: Arc::clone(&ask.key),
-        operation: ask.operation,
-        conversation: matched.map(|matched| matched.conversation),
-        model: request.model().to_owned(),
-        user: request.user().cloned().map(Into::into),
-        stream: request.stream(),
-        include_usage: request.include_usage(),
-        last: matched.and_then(|matched| matched.last_id),
-        thread: matched.map(Matched::thread),
-        body: ask.body.clone(),
-        hops: ask.hops.clone(),
-        cancel: ask.cancel.clone(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod answer;
 mod calls;
+mod carried;
 mod request;
 
 pub(crate) use answer::Chunk;

@@ -10,8 +10,9 @@ mod request;
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
 
-use super::{Asked, Dialect, Events, Offered, chat::Chunk};
+use super::{Asked, Dialect, Events, candidate::Carriers, chat::Chunk, fields::Fields};
 use crate::{
+    limits::estimate::Estimate,
     protocol::openai::{request::BadRequest, response::ErrorObject},
     stream::sse_encode::{self, DONE},
 };
@@ -25,8 +26,13 @@ impl Dialect for Completions {
         "/v1/completions"
     }
 
-    fn request(&self, body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest> {
-        request::to_chat(body, offers)
+    fn estimate(&self, body: &Fields<'_>) -> Estimate {
+        let read = ["prompt"];
+        Estimate::of_members(body.members(), &read, "max_tokens")
+    }
+
+    fn request(&self, body: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest> {
+        request::to_chat(body, carriers)
     }
 
     fn answer(&self, asked: &Asked, chat: &[u8]) -> Result<Bytes, serde_json::Error> {

@@ -16,7 +16,7 @@ use crate::protocol::{
 
 /// An object, and where in the request it stands.
 #[derive(Debug)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     path: String,
     raw: &'a RawValue,
     members: RawObject<'a>,
@@ -30,6 +30,11 @@ impl<'a> Fields<'a> {
             raw: RawValue::NULL,
             members: request::members(body)?,
         })
+    }
+
+    /// Its members.
+    pub(super) const fn members(&self) -> &RawObject<'a> {
+        &self.members
     }
 
     pub(super) fn read(path: String, raw: &'a RawValue) -> Result<Self, BadRequest> {
@@ -152,5 +157,11 @@ pub(super) fn wrong(param: &str, expected: &str) -> BadRequest {
 
 pub(super) fn no_counterpart(param: &str) -> BadRequest {
     let message = format!("The hub has no counterpart for `{param}` here.");
+    BadRequest::new(param, message)
+}
+
+/// No provider that offers the model can carry a member.
+pub(super) fn no_candidate(param: &str) -> BadRequest {
+    let message = format!("No provider of this model can take `{param}`.");
     BadRequest::new(param, message)
 }

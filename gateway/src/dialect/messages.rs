@@ -3,13 +3,17 @@
 //! Read from `https://platform.claude.com/docs/en/api/messages` on 2026-11-28.
 //!
 //! What stands for what, where it is not plain:
-//! - `top_k`, and `thinking` that is not disabled, go on as they came: a provider that knows them
-//!   takes them, another one refuses them.
-//! - Marks for the cache, and reasoning with a signature of Anthropic's, go on where Anthropic
-//!   offers the model. Elsewhere they say nothing and are left out.
+//! - `top_k`, `thinking` that is not disabled, and reasoning with a signature of Anthropic's go on
+//!   as they came, to those providers only that understand them (`candidate.rs`); where none
+//!   of the model's does, they are refused.
+//! - Marks for the cache choose such a provider where there is one. Where there is none they mean
+//!   nothing and are left out: clients set them without knowing who answers, and they change what
+//!   an answer costs, not what it says.
 //! - Reasoning of other providers becomes a block of thinking whose signature names the member
-//!   that it came in. A client that sends it back, as the API asks it to, returns it to that member.
-//! - What Gemini wants to see again with a tool call is redacted thinking before that call.
+//!   that it came in. A client that sends it back, as the API asks it to, returns it to that member;
+//!   where nobody can take it there, it is left out, as the API itself does with older thoughts.
+//! - What Gemini wants to see again with a tool call is redacted thinking before that call. It goes
+//!   back to Gemini, and means nothing to others.
 //! - The result of a tool that failed begins with the line `Error:`.
 //! - A stream begins before anybody has counted its prompt: `message_start` says 0 tokens, and
 //!   `message_delta` says how many there were. Where the provider does not count, that is 0 as
@@ -23,8 +27,8 @@ mod stream;
 
 use bytes::Bytes;
 
-use super::{Asked, Dialect, Events, Offered};
-use crate::protocol::openai::request::BadRequest;
+use super::{Asked, Dialect, Events, candidate::Carriers, fields::Fields};
+use crate::{limits::estimate::Estimate, protocol::openai::request::BadRequest};
 
 /// The dialect; it keeps no state.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +39,13 @@ impl Dialect for Messages {
         "/v1/messages"
     }
 
-    fn request(&self, body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest> {
-        request::to_chat(body, offers)
+    fn estimate(&self, body: &Fields<'_>) -> Estimate {
+        let read = ["messages", "system", "tools", "output_config"];
+        Estimate::of_members(body.members(), &read, "max_tokens")
+    }
+
+    fn request(&self, body: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest> {
+        request::to_chat(body, carriers)
     }
 
     fn answer(&self, asked: &Asked, chat: &[u8]) -> Result<Bytes, serde_json::Error> {

@@ -18,8 +18,8 @@ mod stream;
 
 use bytes::Bytes;
 
-use super::{Asked, Dialect, Events, Offered};
-use crate::protocol::openai::request::BadRequest;
+use super::{Asked, Dialect, Events, candidate::Carriers, fields::Fields};
+use crate::{limits::estimate::Estimate, protocol::openai::request::BadRequest};
 
 /// The dialect; it keeps no state.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +30,13 @@ impl Dialect for Responses {
         "/v1/responses"
     }
 
-    fn request(&self, body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest> {
-        request::to_chat(body, offers)
+    fn estimate(&self, body: &Fields<'_>) -> Estimate {
+        let read = ["input", "instructions", "tools", "text"];
+        Estimate::of_members(body.members(), &read, "max_output_tokens")
+    }
+
+    fn request(&self, body: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest> {
+        request::to_chat(body, carriers)
     }
 
     fn answer(&self, asked: &Asked, chat: &[u8]) -> Result<Bytes, serde_json::Error> {

@@ -9,7 +9,12 @@ use bytes::{Bytes, BytesMut};
 use nexus_events::clock::UnixMillis;
 use serde_json::Value;
 
-use super::{Asked, Dialect, Offered, chat::Chunk};
+use super::{
+    Asked, Dialect,
+    candidate::{Carriers, Speaker},
+    chat::Chunk,
+    fields::Fields,
+};
 use crate::{
     protocol::openai::{
         request::{BadRequest, ChatRequest},
@@ -40,16 +45,22 @@ pub(super) fn asked(body: &[u8]) -> Asked {
 pub(super) fn to_chat(
     dialect: &dyn Dialect,
     body: &[u8],
-    offered: Offered,
+    speakers: &[Speaker],
 ) -> Result<Bytes, BadRequest> {
-    let chat = dialect.request(body, &|_| offered)?;
+    let mut carriers = Carriers::speaking(speakers.to_vec());
+    let chat = dialect.request(&Fields::of_body(body)?, &mut carriers)?;
     ChatRequest::parse(&chat).expect("a chat request");
     Ok(chat)
 }
 
 /// The member that a request is refused for.
 pub(super) fn refused(dialect: &dyn Dialect, body: &str) -> String {
-    let error = to_chat(dialect, body.as_bytes(), Offered::default());
+    refused_by(dialect, body, &[Speaker::Compatible])
+}
+
+/// The same where those offer the model.
+pub(super) fn refused_by(dialect: &dyn Dialect, body: &str, speakers: &[Speaker]) -> String {
+    let error = to_chat(dialect, body.as_bytes(), speakers);
     let error = error.expect_err(body);
     error.param.expect("a member")
 }
@@ -119,14 +130,21 @@ impl Goldens {
     }
 
     /// `x.request.json` is what a client sends, `x.chat.json` what the engine gets; a name with
-    /// `anthropic` or `openai` in it is of a model that is offered there.
+    /// `anthropic`, `gemini` or `openai` in it is of a model that is offered there, any other of
+    /// one at a server of OpenAI's form.
     pub(super) fn requests(&self) {
+        let known = [
+            ("anthropic", Speaker::Anthropic),
+            ("gemini", Speaker::Gemini),
+            ("openai", Speaker::OpenAi),
+        ];
         for (case, body) in self.files(".request.json") {
-            let offered = Offered {
-                anthropic: case.contains("anthropic"),
-                openai: case.contains("openai"),
-            };
-            let chat = to_chat(self.dialect, &body, offered).expect(&case);
+            let named = known.iter().filter(|(name, _)| case.contains(name));
+            let mut speakers: Vec<_> = named.map(|(_, speaker)| *speaker).collect();
+            if speakers.is_empty() {
+                speakers.push(Speaker::Compatible);
+            }
+            let chat = to_chat(self.dialect, &body, &speakers).expect(&case);
             self.compare(&format!("{case}.chat.json"), &chat);
         }
     }

@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::{call::Call, rejected};
 use crate::{
     cache::Wish,
-    dialect::{Asked, Dialect, Offered, Translated},
+    dialect::{Asked, Dialect, Spoken, Translated},
     error::ApiError,
     exchange::{Ask, Operation, Refused, Reply, Served},
+    protocol::openai::request::BadRequest,
     state::{AppState, State},
 };
 
@@ -79,7 +80,10 @@ pub(super) async fn serve(state: &AppState, call: Call, form: Form) -> Response 
         Form::Chat | Form::Embeddings => None,
     };
     let served = match ask(state, call, form) {
-        Ok(ask) => state.engine.begin(ask).await,
+        Ok(ask) => match form {
+            Form::Dialect(dialect) => begin_spoken(state, ask, dialect).await,
+            Form::Chat | Form::Embeddings => state.engine.begin(ask).await,
+        },
         Err(error) => Err(Refused { error, model: None }),
     };
     match served {
@@ -91,19 +95,42 @@ pub(super) async fn serve(state: &AppState, call: Call, form: Form) -> Response 
     }
 }
 
+/// Lets a request in and translates it then: a refusal costs what it costs with chat.
+async fn begin_spoken(
+    state: &AppState,
+    mut ask: Ask,
+    dialect: &'static dyn Dialect,
+) -> Result<Served, Refused> {
+    let body = ask.body.clone();
+    let spoken = Spoken::read(dialect, &body);
+    let both = spoken.and_then(|spoken| Ok((spoken.outline()?, spoken)));
+    let (outline, spoken) = both.map_err(|error| Refused {
+        error: bad_request(error),
+        model: None,
+    })?;
+    let mut entry = state.engine.enter(&ask, &outline).await?;
+    match spoken.chat(entry.candidates()) {
+        Ok(chat) => {
+            if !entry.narrow(|candidate| chat.is_carried_by(candidate)) {
+                let error = ApiError::internal("nobody can carry what somebody could");
+                return Err(entry.refuse(error).await);
+            }
+            ask.body = chat.body;
+        }
+        Err(error) => return Err(entry.refuse(bad_request(error)).await),
+    }
+    drop(spoken);
+    state.engine.begin_entered(ask, entry).await
+}
+
+fn bad_request(error: BadRequest) -> ApiError {
+    ApiError::invalid_request(error.param.as_deref(), error.message)
+}
+
 fn ask(state: &AppState, call: Call, form: Form) -> Result<Ask, ApiError> {
     let conversation = conversation(&call.headers)?;
     let snapshot = state.configuration.current();
     let body = call.body?.0;
-    let body_bytes = body.len();
-    let body = match form {
-        Form::Chat | Form::Embeddings => body,
-        Form::Dialect(dialect) => {
-            let offers = |model: &str| Offered::of(&snapshot.candidates(model));
-            let chat = dialect.request(&body, &offers);
-            chat.map_err(|error| ApiError::invalid_request(error.param.as_deref(), error.message))?
-        }
-    };
     Ok(Ask {
         request: call.request,
         arrival: call.arrival,
@@ -117,8 +144,8 @@ fn ask(state: &AppState, call: Call, form: Form) -> Result<Ask, ApiError> {
         cancel: CancellationToken::new(),
         cache: Wish::of(&call.headers),
         snapshot,
+        body_bytes: body.len(),
         body,
-        body_bytes,
     })
 }
 

@@ -77,18 +77,18 @@ struct OpenAttempt {
 }
 
 impl Recorder {
-    /// Lets the request into the outbox and writes `received`.
+    /// Writes `received`.
     ///
     /// # Errors
     /// [`RecordError`]: the outbox is full, or broken; the request has left no trace.
     pub(super) fn begin(
         (parts, source): (&Parts, &Arc<str>),
-        ask: &Ask,
+        (ask, open): (&Ask, OpenRequest),
         received: &Received,
         content: &RequestContent<'_>,
     ) -> Result<Self, RecordError> {
         let mut recorder = Self {
-            open: parts.outbox.admit(ask.request)?,
+            open,
             outbox: parts.outbox.clone(),
             clock: Arc::clone(&parts.clock),
             metrics: Arc::clone(&parts.metrics),

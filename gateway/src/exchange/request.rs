@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use nexus_events::{exchange_event::FailureReason, id::RequestId, raw_object::RawObject};
 
+use super::entry::Outline;
 use crate::{
     configuration::Candidate,
     limits::estimate::Estimate,
@@ -81,8 +82,16 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// What it may use.
-    pub(super) fn estimate(&self) -> Estimate {
+    /// As much of it as lets it in.
+    pub(super) fn outline(&self) -> Outline<'_> {
+        Outline {
+            model: Cow::Borrowed(self.model()),
+            estimate: self.estimate(),
+            wants_room: true,
+        }
+    }
+
+    fn estimate(&self) -> Estimate {
         match self {
             Self::Chat(chat) => Estimate::of(chat),
             Self::Embeddings(embeddings) => Estimate::of_input(&embeddings.members),

@@ -13,6 +13,7 @@ mod audit;
 mod configured;
 mod disguised;
 mod embeddings;
+mod entered;
 mod failures;
 mod hub;
 pub(crate) mod panics;

@@ -7,7 +7,8 @@
 //!
 //! What stands in base64 is no text: an image of two megabytes costs some
 //! thousand tokens, and as text it would be 700 000, more than most limits have.
-//! It is told by its data URL, or by the member `input_audio`.
+//! It is told by its data URL, by the member `input_audio`, or by the word `base64` that Anthropic's
+//! form has beside it.
 
 use memchr::{memchr2, memmem};
 use nexus_events::raw_object::RawObject;
@@ -29,8 +30,12 @@ const IMAGE: u64 = 1600;
 /// less than 50 KB; a second of sound has 10 to 32 tokens and 5 KB at least.
 const DOCUMENT_TOKEN_BYTES: u64 = 30;
 
-/// What begins a sound in the body.
-const SOUND: &str = "\"input_audio\"";
+/// What stands beside a member `data` in base64: a sound's name, or Anthropic's word for the way of
+/// writing.
+const BESIDE_DATA: [&str; 2] = ["\"input_audio\"", "\"base64\""];
+
+/// How far before `data` its media type stands: 64 bytes, several times the longest one that is an image.
+const MEDIA_TYPE_BYTES: usize = 64;
 
 /// Choices at most, as the API has it.
 const CHOICES_MAX: u64 = 128;
@@ -58,6 +63,17 @@ impl Estimate {
         Self {
             input: messages.saturating_add(others),
             output: bound.unwrap_or(ANSWER_DEFAULT).saturating_mul(choices),
+        }
+    }
+
+    /// The guess for a request in another form: the members that a model reads, and the one that
+    /// bounds its answer.
+    pub fn of_members(members: &RawObject<'_>, read: &[&str], bound: &str) -> Self {
+        let read = read.iter().filter_map(|name| members.get(name));
+        let bound = members.get(bound).and_then(whole);
+        Self {
+            input: read.map(|value| tokens(value.get())).sum(),
+            output: bound.unwrap_or(ANSWER_DEFAULT),
         }
     }
 
@@ -101,14 +117,21 @@ fn tokens(message: &str) -> u64 {
             count(bytes).div_ceil(DOCUMENT_TOKEN_BYTES)
         };
     }
-    if memmem::find(message.as_bytes(), SOUND.as_bytes()).is_some() {
-        for sound in memmem::find_iter(message.as_bytes(), "\"data\"") {
-            let (_, value) = message.as_bytes().split_at(sound);
+    let has = |name: &&str| memmem::find(message.as_bytes(), name.as_bytes()).is_some();
+    if BESIDE_DATA.iter().any(has) {
+        for data in memmem::find_iter(message.as_bytes(), "\"data\"") {
+            let (before, value) = message.as_bytes().split_at(data);
+            let near = before.len().saturating_sub(MEDIA_TYPE_BYTES);
+            let near = before.get(near..).unwrap_or_default();
             let opens = value.iter().skip(6).position(|byte| *byte == b'"');
             let run = opens.and_then(|quote| value.get(6 + quote + 1..));
             let bytes = run.map_or(0, run_bytes);
             opaque_bytes += bytes;
-            tokens += count(bytes).div_ceil(DOCUMENT_TOKEN_BYTES);
+            tokens += if memmem::find(near, b"\"image/").is_some() {
+                IMAGE
+            } else {
+                count(bytes).div_ceil(DOCUMENT_TOKEN_BYTES)
+            };
         }
     }
     tokens + text_tokens(message.len().saturating_sub(opaque_bytes))
@@ -161,6 +184,26 @@ mod tests {
             "and so on ".repeat(3000)
         );
         assert!(near(of(&text), 10_000 + IMAGE), "{}", of(&text));
+        // As Anthropic has it.
+        let source = |kind: &str, media: &str| {
+            format!(
+                r#"{{"type":"{kind}","source":{{"type":"base64","media_type":"{media}","data":"{base64}"}}}}"#
+            )
+        };
+        let image = of(&source("image", "image/jpeg"));
+        assert!(near(image, IMAGE), "{image}");
+        let document = of(&source("document", "application/pdf"));
+        assert!(near(document, 66_667), "{document}");
+    }
+
+    #[test]
+    fn a_request_in_another_form_is_guessed_by_what_a_model_reads_of_it() {
+        let body = r#"{"input":"123","x":"1234","tools":[1,2],"most":7}"#;
+        let members = RawObject::parse(body.as_bytes()).unwrap();
+        let guess = |bound| Estimate::of_members(&members, &["input", "tools", "y"], bound);
+        let (input, output) = (4, 7);
+        assert_eq!(guess("most"), Estimate { input, output });
+        assert_eq!(guess("x").output, ANSWER_DEFAULT);
     }
 
     #[test]

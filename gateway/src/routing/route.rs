@@ -76,6 +76,23 @@ impl Route {
         &self.current
     }
 
+    /// All who may answer.
+    pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.contenders.iter().map(|one| &one.candidate)
+    }
+
+    /// Leaves out those who are no candidates for this request; `false` when nobody is left.
+    pub fn narrow(&mut self, is_one: impl Fn(&Candidate) -> bool) -> bool {
+        let before = self.contenders.iter().take(self.place);
+        let place = before.filter(|one| is_one(&one.candidate)).count();
+        self.contenders.retain(|one| is_one(&one.candidate));
+        if is_one(&self.current) {
+            self.place = place;
+            return true;
+        }
+        self.choose()
+    }
+
     /// Number of the present attempt, from 1.
     pub const fn attempt(&self) -> u32 {
         self.attempt

@@ -354,3 +354,24 @@ async fn a_look_lets_a_probe_through_early_only_where_nobody_was_there() {
     assert_eq!(ill.known.breaker(), BreakerState::Open);
     assert_eq!(look(&ill, true), None);
 }
+
+#[tokio::test]
+async fn who_is_no_candidate_is_asked_neither_first_nor_after_a_failure() {
+    let bench = Bench::new();
+    let all =
+        [("a", 0), ("b", 1), ("c", 2)].map(|(name, priority)| bench.contender(name, priority));
+    let name = |route: &Route| route.current().provider.resource.name.clone();
+    let mut route = bench.route(&all);
+    assert!(route.narrow(|one| one.provider.resource.name != "b"));
+    assert_eq!(name(&route), "a");
+    route.sent();
+    route.failed(refused());
+    assert_eq!(route.next(refused(), true), Next::Another);
+    assert_eq!(name(&route), "c");
+    let mut route = bench.route(&all);
+    assert!(route.narrow(|one| one.provider.resource.name == "b"));
+    assert_eq!(name(&route), "b");
+    assert_eq!(all[0].load.in_flight(), 0, "it is not being asked any more");
+    assert!(!route.skip());
+    assert!(!route.narrow(|_| false));
+}

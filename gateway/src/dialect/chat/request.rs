@@ -60,6 +60,9 @@ pub(in crate::dialect) struct Message<'a> {
     pub(in crate::dialect) tool_calls: Vec<ToolCall<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::dialect) tool_call_id: Option<Cow<'a, str>>,
+    /// A mark behind its last tool call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::dialect) cache_control: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Serialize)]
@@ -174,15 +177,6 @@ impl<'a> Request<'a> {
         self.stream_options = stream.then_some(StreamOptions {
             include_usage: true,
         });
-    }
-
-    /// The most tokens that the answer may have, in the member that the provider knows.
-    pub(in crate::dialect) const fn bounded(&mut self, tokens_max: Option<u64>, is_openai: bool) {
-        if is_openai {
-            self.max_completion_tokens = tokens_max;
-        } else {
-            self.max_tokens = tokens_max;
-        }
     }
 
     /// Takes a member over as it came.

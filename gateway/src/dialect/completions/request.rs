@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::super::{
-    Offered,
+    candidate::Carriers,
     chat::{Content, Message, Request},
     fields::{Fields, no_counterpart, wrong},
 };
@@ -45,11 +45,8 @@ const SAME: [&str; 5] = [
 ];
 
 /// The chat request that says the same.
-pub(super) fn to_chat(body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest> {
-    let fields = Fields::of_body(body)?;
+pub(super) fn to_chat(fields: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest> {
     fields.only(MEMBERS)?;
-    let model = fields.required_text("model")?;
-    let offered = offers(&model);
     for name in ["n", "best_of"] {
         if fields.count(name)?.is_some_and(|count| count > 1) {
             return Err(no_counterpart(name));
@@ -68,13 +65,12 @@ pub(super) fn to_chat(body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<B
         return Err(no_counterpart("suffix"));
     }
     let mut request = Request {
-        model,
-        messages: vec![Message::new("user", Content::Text(prompt(&fields)?))],
-        stop: stop(&fields)?,
+        model: fields.required_text("model")?,
+        messages: vec![Message::new("user", Content::Text(prompt(fields)?))],
+        stop: stop(fields)?,
         user: fields.text("user")?,
         ..Request::default()
     };
-    request.bounded(fields.count("max_tokens")?, offered.openai);
     request.streamed(fields.flag("stream")?.unwrap_or(false));
     for name in SAME {
         request.same(name, fields.number(name)?);
@@ -86,6 +82,7 @@ pub(super) fn to_chat(body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<B
         options.only(&["include_usage"])?;
         options.flag("include_usage")?;
     }
+    request.carried_by(carriers, fields.count("max_tokens")?);
     request.write()
 }
 

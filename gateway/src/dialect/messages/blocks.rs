@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{
     super::{
-        Offered,
+        candidate::{Carriers, Extension},
         chat::{Content, File, Message, Part, PartKind, ToolCall},
         fields::{Fields, no_counterpart, wrong},
         keepsake,
@@ -18,14 +18,14 @@ use crate::protocol::openai::request::BadRequest;
 /// The chat messages of a request: its instructions, and its turns.
 pub(super) fn messages<'a>(
     request: &Fields<'a>,
-    offered: Offered,
+    carriers: &mut Carriers,
 ) -> Result<Vec<Message<'a>>, BadRequest> {
     let mut messages = Vec::new();
     let system: Vec<Part<'a>> = blocks(request, "system")?
         .into_iter()
         .map(|block| match block {
             Block::Text(text) => Ok(Part::text(text)),
-            Block::Object(block) if block.required_text("type")? == "text" => part(&block, offered),
+            Block::Object(block) if block.required_text("type")? == "text" => part(&block),
             Block::Object(block) => Err(no_counterpart(&block.at("type"))),
         })
         .collect::<Result<_, _>>()?;
@@ -45,9 +45,9 @@ pub(super) fn messages<'a>(
             ));
         }
         match turn.required_text("role")?.as_ref() {
-            "user" => user(turn, offered, &mut messages)?,
-            "assistant" => messages.push(assistant(turn, offered)?),
-            "system" => messages.push(Message::new("system", said(turn, offered)?)),
+            "user" => user(turn, &mut messages)?,
+            "assistant" => messages.push(assistant(turn, carriers)?),
+            "system" => messages.push(Message::new("system", said(turn)?)),
             _ => return Err(wrong(&turn.at("role"), "`user` or `assistant`")),
         }
     }
@@ -76,22 +76,18 @@ fn blocks<'a>(fields: &Fields<'a>, name: &str) -> Result<Vec<Block<'a>>, BadRequ
     }
 }
 
-fn said<'a>(fields: &Fields<'a>, offered: Offered) -> Result<Content<'a>, BadRequest> {
+fn said<'a>(fields: &Fields<'a>) -> Result<Content<'a>, BadRequest> {
     let parts = blocks(fields, "content")?
         .into_iter()
         .map(|block| match block {
             Block::Text(text) => Ok(Part::text(text)),
-            Block::Object(block) => part(&block, offered),
+            Block::Object(block) => part(&block),
         });
     Ok(Content::of(parts.collect::<Result<_, _>>()?))
 }
 
 /// Results of tools are messages of their own in chat; what stands between them is the user's.
-fn user<'a>(
-    turn: &Fields<'a>,
-    offered: Offered,
-    messages: &mut Vec<Message<'a>>,
-) -> Result<(), BadRequest> {
+fn user<'a>(turn: &Fields<'a>, messages: &mut Vec<Message<'a>>) -> Result<(), BadRequest> {
     let mut parts = Vec::new();
     let blocks = blocks(turn, "content")?;
     let is_empty = blocks.is_empty();
@@ -103,9 +99,9 @@ fn user<'a>(
                     let parts = std::mem::take(&mut parts);
                     messages.push(Message::new("user", Content::of(parts)));
                 }
-                messages.push(tool_result(&block, offered)?);
+                messages.push(tool_result(&block)?);
             }
-            Block::Object(block) => parts.push(part(&block, offered)?),
+            Block::Object(block) => parts.push(part(&block)?),
         }
     }
     if !parts.is_empty() || is_empty {
@@ -114,7 +110,7 @@ fn user<'a>(
     Ok(())
 }
 
-fn tool_result<'a>(result: &Fields<'a>, offered: Offered) -> Result<Message<'a>, BadRequest> {
+fn tool_result<'a>(result: &Fields<'a>) -> Result<Message<'a>, BadRequest> {
     result.only(&[
         "type",
         "tool_use_id",
@@ -133,7 +129,7 @@ fn tool_result<'a>(result: &Fields<'a>, offered: Offered) -> Result<Message<'a>,
                 parts = vec![Part::text(format!("Error:\n{text}"))];
             }
             Block::Text(text) => parts.push(Part::text(text)),
-            Block::Object(block) => parts.push(part(&block, offered)?),
+            Block::Object(block) => parts.push(part(&block)?),
         }
     }
     if parts.is_empty() {
@@ -141,7 +137,6 @@ fn tool_result<'a>(result: &Fields<'a>, offered: Offered) -> Result<Message<'a>,
     }
     // The mark holds for all that comes before it, so that of the last part is the same.
     if let Some(last) = parts.last_mut()
-        && offered.anthropic
         && let Some(mark) = result.get("cache_control")
     {
         last.cache_control = Some(mark);
@@ -152,7 +147,7 @@ fn tool_result<'a>(result: &Fields<'a>, offered: Offered) -> Result<Message<'a>,
     })
 }
 
-fn assistant<'a>(turn: &Fields<'a>, offered: Offered) -> Result<Message<'a>, BadRequest> {
+fn assistant<'a>(turn: &Fields<'a>, carriers: &mut Carriers) -> Result<Message<'a>, BadRequest> {
     let mut message = Message {
         role: Cow::Borrowed("assistant"),
         ..Message::default()
@@ -167,17 +162,22 @@ fn assistant<'a>(turn: &Fields<'a>, offered: Offered) -> Result<Message<'a>, Bad
             Block::Object(block) => block,
         };
         match block.required_text("type")?.as_ref() {
-            "tool_use" => message.tool_calls.push(tool_use(&block)?),
-            "thinking" => think(&block, offered, &mut message)?,
+            "tool_use" => {
+                message.tool_calls.push(tool_use(&block)?);
+                // The last one's holds for those before it as well.
+                message.cache_control = block.get("cache_control").or(message.cache_control);
+            }
+            "thinking" => think(&block, carriers, &mut message)?,
             "redacted_thinking" => {
                 block.only(&["type", "data"])?;
-                match keepsake::read(&block.required_text("data")?) {
-                    Some(keepsake) => kept.push(keepsake),
-                    None if offered.anthropic => message.thinking_blocks.push(block.raw()),
-                    None => {}
+                if let Some(keepsake) = keepsake::read(&block.required_text("data")?) {
+                    kept.push(keepsake);
+                } else {
+                    carriers.must(Extension::ThinkingBlocks, &block.at("data"))?;
+                    message.thinking_blocks.push(block.raw());
                 }
             }
-            _ => parts.push(part(&block, offered)?),
+            _ => parts.push(part(&block)?),
         }
     }
     keepsake::give_back(kept, &mut message.tool_calls);
@@ -193,7 +193,7 @@ fn assistant<'a>(turn: &Fields<'a>, offered: Offered) -> Result<Message<'a>, Bad
 /// Reasoning goes back to where it came from; see the module's documentation.
 fn think<'a>(
     block: &Fields<'a>,
-    offered: Offered,
+    carriers: &mut Carriers,
     message: &mut Message<'a>,
 ) -> Result<(), BadRequest> {
     block.only(&["type", "thinking", "signature"])?;
@@ -208,8 +208,10 @@ fn think<'a>(
             let reasoning = message.reasoning_content.get_or_insert_default();
             reasoning.push_str(&thinking);
         }
-        None if offered.anthropic => message.thinking_blocks.push(block.raw()),
-        None => {}
+        None => {
+            carriers.must(Extension::ThinkingBlocks, &block.at("signature"))?;
+            message.thinking_blocks.push(block.raw());
+        }
     }
     Ok(())
 }
@@ -232,7 +234,7 @@ fn tool_use<'a>(call: &Fields<'a>) -> Result<ToolCall<'a>, BadRequest> {
 }
 
 /// Text, an image or a document.
-fn part<'a>(block: &Fields<'a>, offered: Offered) -> Result<Part<'a>, BadRequest> {
+fn part<'a>(block: &Fields<'a>) -> Result<Part<'a>, BadRequest> {
     let kind = match block.required_text("type")?.as_ref() {
         "text" => {
             // Citations are of what Anthropic itself looked up.
@@ -258,7 +260,7 @@ fn part<'a>(block: &Fields<'a>, offered: Offered) -> Result<Part<'a>, BadRequest
     };
     Ok(Part {
         kind,
-        cache_control: block.get("cache_control").filter(|_| offered.anthropic),
+        cache_control: block.get("cache_control"),
     })
 }
 

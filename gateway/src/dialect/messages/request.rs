@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     super::{
-        Offered,
+        candidate::{Carriers, Extension},
         chat::{Function, JsonSchema, Request, ResponseFormat, Tool, ToolChoice},
         fields::{Fields, no_counterpart, wrong},
     },
@@ -33,35 +33,39 @@ const MEMBERS: &[&str] = &[
 ];
 
 /// The chat request that says the same.
-pub(super) fn to_chat(body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest> {
-    let fields = Fields::of_body(body)?;
+pub(super) fn to_chat(fields: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest> {
     fields.only(MEMBERS)?;
     let model = fields.required_text("model")?;
-    let offered = offers(&model);
     let tokens_max = fields.count("max_tokens")?;
     if tokens_max.is_none() {
         return Err(wrong("max_tokens", "a whole number above zero"));
     }
     let mut request = Request {
         model,
-        messages: blocks::messages(&fields, offered)?,
-        tools: tools(&fields, offered)?,
+        messages: blocks::messages(fields, carriers)?,
+        tools: tools(fields)?,
         stop: fields.value("stop_sequences", "an array of strings")?,
-        user: user(&fields)?,
+        user: user(fields)?,
         ..Request::default()
     };
-    request.bounded(tokens_max, offered.openai);
     request.streamed(fields.flag("stream")?.unwrap_or(false));
     for name in ["temperature", "top_p", "top_k"] {
         request.same(name, fields.number(name)?);
     }
-    thinking(&fields, &mut request)?;
-    tool_choice(&fields, &mut request)?;
-    output_config(&fields, &mut request)?;
-    match fields.text("service_tier")?.as_deref() {
-        None | Some("auto") => request.write(),
-        Some(_) => Err(no_counterpart("service_tier")),
+    if fields.get("top_k").is_some() {
+        carriers.must(Extension::TopK, "top_k")?;
     }
+    thinking(fields, carriers, &mut request)?;
+    tool_choice(fields, &mut request)?;
+    output_config(fields, &mut request)?;
+    if fields
+        .text("service_tier")?
+        .is_some_and(|tier| tier != "auto")
+    {
+        return Err(no_counterpart("service_tier"));
+    }
+    request.carried_by(carriers, tokens_max);
+    request.write()
 }
 
 fn user<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, BadRequest> {
@@ -73,22 +77,27 @@ fn user<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, BadRequest> {
 }
 
 /// `disabled` is what the API does without the member.
-fn thinking<'a>(fields: &Fields<'a>, request: &mut Request<'a>) -> Result<(), BadRequest> {
+fn thinking<'a>(
+    fields: &Fields<'a>,
+    carriers: &mut Carriers,
+    request: &mut Request<'a>,
+) -> Result<(), BadRequest> {
     let Some(thinking) = fields.object("thinking")? else {
         return Ok(());
     };
     if thinking.required_text("type")? != "disabled" {
+        carriers.must(Extension::Thinking, "thinking")?;
         request.same("thinking", fields.get("thinking"));
     }
     Ok(())
 }
 
-fn tools<'a>(fields: &Fields<'a>, offered: Offered) -> Result<Vec<Tool<'a>>, BadRequest> {
+fn tools<'a>(fields: &Fields<'a>) -> Result<Vec<Tool<'a>>, BadRequest> {
     let tools = fields.objects("tools")?;
-    tools.iter().map(|one| tool(one, offered)).collect()
+    tools.iter().map(tool).collect()
 }
 
-fn tool<'a>(tool: &Fields<'a>, offered: Offered) -> Result<Tool<'a>, BadRequest> {
+fn tool<'a>(tool: &Fields<'a>) -> Result<Tool<'a>, BadRequest> {
     // Tools with a type of their own run at Anthropic.
     if tool.text("type")?.is_some_and(|kind| kind != "custom") {
         return Err(no_counterpart(&tool.at("type")));
@@ -110,7 +119,7 @@ fn tool<'a>(tool: &Fields<'a>, offered: Offered) -> Result<Tool<'a>, BadRequest>
             parameters: tool.get("input_schema"),
             strict: tool.flag("strict")?.filter(|strict| *strict),
         },
-        cache_control: tool.get("cache_control").filter(|_| offered.anthropic),
+        cache_control: tool.get("cache_control"),
     })
 }
 

@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::dialect::testing::{Goldens, refused};
+use crate::dialect::{
+    candidate::Speaker,
+    testing::{Goldens, refused, refused_by, to_chat},
+};
 
 fn goldens() -> Goldens {
     Goldens::of("messages", &Messages)
@@ -146,6 +149,49 @@ fn blocks_without_counterpart_are_refused_by_their_place() {
     }
 }
 
+#[test]
+fn what_only_some_providers_understand_is_refused_where_none_of_them_is() {
+    use Speaker::{Anthropic, Compatible, ErnieV1, Gemini, OpenAi};
+    let thinking = saying(
+        "assistant",
+        r#"{"type":"thinking","thinking":"x","signature":"c2ln"}"#,
+    );
+    let redacted = saying("assistant", r#"{"type":"redacted_thinking","data":"c2ln"}"#);
+    let enabled = with(r#""thinking":{"type":"enabled","budget_tokens":1024}"#);
+    for (body, param, able, unable) in [
+        (
+            thinking,
+            "messages[0].content[0].signature",
+            vec![Anthropic],
+            vec![Gemini, ErnieV1, OpenAi, Compatible],
+        ),
+        (
+            redacted,
+            "messages[0].content[0].data",
+            vec![Anthropic],
+            vec![Gemini, ErnieV1, OpenAi, Compatible],
+        ),
+        (
+            enabled,
+            "thinking",
+            vec![Anthropic, Compatible],
+            vec![Gemini, ErnieV1, OpenAi],
+        ),
+        (
+            with(r#""top_k":4"#),
+            "top_k",
+            vec![Anthropic, Gemini, Compatible],
+            vec![ErnieV1, OpenAi],
+        ),
+    ] {
+        assert_eq!(refused_by(&Messages, &body, &unable), param, "{body}");
+        for one in able {
+            let both = [&unable[..], &[one]].concat();
+            to_chat(&Messages, body.as_bytes(), &both).unwrap();
+        }
+    }
+}
+
 /// The order that Anthropic's clients rely on: one block after the other, each begun and ended.
 fn is_in_order(events: &[Value]) {
     let (mut open, mut blocks) = (None, 0);
@@ -158,7 +204,7 @@ fn is_in_order(events: &[Value]) {
                 open = index;
                 blocks += 1;
             }
-            "content_block_delta" => assert!(index < Some(blocks), "{events:#?}"),
+            "content_block_delta" => assert!(index.is_some() && index == open, "{events:#?}"),
             "content_block_stop" => assert_eq!(open.take(), index, "{events:#?}"),
             "message_delta" => assert!(open.is_none() && at + 2 == events.len()),
             "message_stop" => assert_eq!(at + 1, events.len()),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     super::{
-        Offered,
+        candidate::Carriers,
         chat::{Function, JsonSchema, Request, ResponseFormat, Tool, ToolChoice},
         fields::{Fields, no_counterpart, wrong},
     },
@@ -50,21 +50,17 @@ const SAME: [&str; 4] = [
 ];
 
 /// The chat request that says the same.
-pub(super) fn to_chat(body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<Bytes, BadRequest> {
-    let fields = Fields::of_body(body)?;
+pub(super) fn to_chat(fields: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest> {
     fields.only(MEMBERS)?;
-    makes_no_difference(&fields)?;
-    let model = fields.required_text("model")?;
-    let offered = offers(&model);
+    makes_no_difference(fields)?;
     let mut request = Request {
-        model,
-        messages: input::messages(&fields)?,
-        tools: tools(&fields)?,
+        model: fields.required_text("model")?,
+        messages: input::messages(fields)?,
+        tools: tools(fields)?,
         parallel_tool_calls: fields.flag("parallel_tool_calls")?,
         user: fields.text("user")?,
         ..Request::default()
     };
-    request.bounded(fields.count("max_output_tokens")?, offered.openai);
     request.streamed(fields.flag("stream")?.unwrap_or(false));
     for name in ["temperature", "top_p"] {
         request.same(name, fields.number(name)?);
@@ -73,9 +69,9 @@ pub(super) fn to_chat(body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<B
         fields.text(name)?;
         request.same(name, fields.get(name));
     }
-    tool_choice(&fields, &mut request)?;
-    text(&fields, &mut request)?;
-    reasoning(&fields, &mut request)?;
+    tool_choice(fields, &mut request)?;
+    text(fields, &mut request)?;
+    reasoning(fields, &mut request)?;
     // Without tools there is nothing to choose from, and some providers say so with an error.
     if request.tools.is_empty() {
         request.parallel_tool_calls = None;
@@ -83,6 +79,7 @@ pub(super) fn to_chat(body: &[u8], offers: &dyn Fn(&str) -> Offered) -> Result<B
             request.tool_choice = None;
         }
     }
+    request.carried_by(carriers, fields.count("max_output_tokens")?);
     request.write()
 }
 

@@ -150,7 +150,10 @@ pub fn members(body: &[u8]) -> Result<RawObject<'_>, BadRequest> {
 }
 
 /// The model that a request asks for.
-pub(super) fn model<'a>(members: &RawObject<'a>) -> Result<Cow<'a, str>, BadRequest> {
+///
+/// # Errors
+/// [`BadRequest`]: it is absent, empty, too long or no string.
+pub fn model<'a>(members: &RawObject<'a>) -> Result<Cow<'a, str>, BadRequest> {
     let model = match member::<Text<'_>>(members, "model", "a string")? {
         Some(Text(model)) if !model.is_empty() => model,
         Some(_) => return Err(BadRequest::new("model", "`model` must not be empty.")),

@@ -192,7 +192,7 @@ fn turns<'a>(body: &mut Body<'a>, messages: Vec<Message<'a>>) -> Result<(), Prov
             Message::Assistant {
                 content,
                 tool_calls,
-                thinking_blocks: _,
+                ..
             } => {
                 body.say("assistant", words(&content)?);
                 let one = one_call(index, tool_calls)?;

@@ -18,6 +18,8 @@ pub(in crate::provider) enum Message<'a> {
         tool_calls: Vec<ToolCall<'a>>,
         /// Anthropic's reasoning as it gave it: objects of a known `type`. Nobody else can read it.
         thinking_blocks: Vec<&'a RawValue>,
+        /// Anthropic's mark behind its last tool call.
+        cache_control: Option<&'a RawValue>,
     },
     /// What a tool gave back.
     Tool(ToolResult<'a>),
@@ -138,6 +140,7 @@ fn assistant<'a>(members: &Members<'a>) -> Result<Message<'a>, ProviderError> {
         "reasoning",
         "thinking_blocks",
         "annotations",
+        "cache_control",
     ])?;
     let mut content = content(members)?;
     if let Some(refusal) = members.text("refusal")? {
@@ -161,6 +164,7 @@ fn assistant<'a>(members: &Members<'a>) -> Result<Message<'a>, ProviderError> {
         content,
         tool_calls: tool_calls.collect::<Result<_, _>>()?,
         thinking_blocks: thinking_blocks.collect::<Result<_, ProviderError>>()?,
+        cache_control: members.get("cache_control"),
     })
 }
 

@@ -110,12 +110,17 @@ impl<'a> Turns<'a> {
                 content,
                 tool_calls,
                 thinking_blocks,
+                cache_control,
             } => {
                 let blocks = blocks(content)?;
                 let turn = self.turn("assistant");
                 turn.extend(thinking_blocks.into_iter().map(Block::Thinking));
                 turn.extend(blocks);
                 turn.extend(tool_calls.into_iter().map(tool_use));
+                // It stands behind all that the turn says.
+                if let Some(Block::Made(last)) = turn.last_mut() {
+                    last.cache_control = cache_control.or(last.cache_control);
+                }
             }
             Message::Tool(result) => {
                 let result = tool_result(result)?;

@@ -105,7 +105,7 @@ impl<'a> Contents<'a> {
             Message::Assistant {
                 content,
                 tool_calls,
-                thinking_blocks: _,
+                ..
             } => {
                 let mut parts = parts(content)?;
                 parts.extend(self.calls(tool_calls));
