@@ -6,6 +6,14 @@
 //! - The hub keeps no responses to be referred to: `previous_response_id`, `conversation` and
 //!   references to items are refused. `store` and `metadata` are told back and change nothing:
 //!   every exchange is recorded.
+//! - `truncation`, `background`, `top_logprobs` and obfuscation are taken with the value that asks
+//!   for nothing, and refused otherwise; `max_tool_calls` is about tools that run at OpenAI.
+//! - `text.verbosity` and `service_tier` go on as chat has them, and the tier that was given comes
+//!   back. `parallel_tool_calls` says nothing without tools.
+//! - Of `include`, encrypted reasoning is taken and changes nothing: whatever must come back to a
+//!   provider stands in the items anyway.
+//! - `reasoning.summary` is `auto` or refused: nobody but OpenAI writes summaries to order. One that a
+//!   client sends back stands for the reasoning where there is no other.
 //! - Tools other than functions run at OpenAI and are refused.
 //! - Reasoning that a provider gives in plain text is an item with `reasoning_text`, and goes back
 //!   as it came. What is encrypted is what Gemini wants to see again with a function call.
