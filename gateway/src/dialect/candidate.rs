@@ -11,7 +11,7 @@
 //! answer, and the signature that only Gemini wants to see again with its own call.
 
 use super::fields::no_candidate;
-use crate::{configuration::Candidate, protocol::openai::request::BadRequest};
+use crate::{configuration::Candidate, protocol::openai::request::BadRequest, provider::openai};
 
 /// A member of a chat request that is no part of OpenAI's form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Speaker {
             "gemini" => Self::Gemini,
             "ernie_v1" => Self::ErnieV1,
             "azure" => Self::OpenAi,
-            _ if provider.server_url.contains("://api.openai.com") => Self::OpenAi,
+            _ if openai::is_openai(&provider.server_url) => Self::OpenAi,
             _ => Self::Compatible,
         }
     }
@@ -117,9 +117,11 @@ impl Carriers {
         is_carried
     }
 
-    /// Whether one of them is OpenAI itself.
-    pub(super) fn has_openai(&self) -> bool {
-        self.speakers.contains(&Speaker::OpenAi)
+    /// Whether one of them is OpenAI itself, and whether one is another.
+    pub(super) fn openai_and_others(&self) -> (bool, bool) {
+        let is_openai = |one: &Speaker| *one == Speaker::OpenAi;
+        let has_others = !self.speakers.iter().all(is_openai);
+        (self.speakers.iter().any(is_openai), has_others)
     }
 
     /// Whether a candidate is one of them.

@@ -130,13 +130,14 @@ impl Goldens {
     }
 
     /// `x.request.json` is what a client sends, `x.chat.json` what the engine gets; a name with
-    /// `anthropic`, `gemini` or `openai` in it is of a model that is offered there, any other of
+    /// `anthropic`, `gemini`, `openai` or `compatible` in it is of a model that is offered there, any other of
     /// one at a server of OpenAI's form.
     pub(super) fn requests(&self) {
         let known = [
             ("anthropic", Speaker::Anthropic),
             ("gemini", Speaker::Gemini),
             ("openai", Speaker::OpenAi),
+            ("compatible", Speaker::Compatible),
         ];
         for (case, body) in self.files(".request.json") {
             let named = known.iter().filter(|(name, _)| case.contains(name));

@@ -16,7 +16,7 @@ use super::{
     base_url::{self, BadBaseUrl},
     openai::{self, OpenAi},
 };
-use crate::stream::sse_decode::SseEvent;
+use crate::{protocol::openai::request::BOUNDS, stream::sse_decode::SseEvent};
 
 /// The version where the base URL names none: the last one of the API by dates, and stable.
 const API_VERSION: &str = "2024-10-21";
@@ -36,7 +36,11 @@ impl Provider for Azure {
         Ok(UpstreamRequest::Http(HttpRequest {
             url,
             headers: openai::headers(call, KEY)?,
-            body: call.request.body_for(call.body, call.target.model),
+            body: {
+                let [older, _] = BOUNDS;
+                call.request
+                    .body_bounded(call.body, call.target.model, older)
+            },
         }))
     }
 

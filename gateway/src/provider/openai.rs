@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     protocol::{
-        openai::response::{ChatChunk, ErrorObject, error_object, error_value},
+        openai::{
+            request::BOUNDS,
+            response::{ChatChunk, ErrorObject, error_object, error_value},
+        },
         readable,
     },
     stream::{sse_decode::SseEvent, sse_encode::DONE},
@@ -49,7 +52,11 @@ impl Provider for OpenAi {
         Ok(UpstreamRequest::Http(HttpRequest {
             url,
             headers: headers(call, AUTHORIZATION)?,
-            body: call.request.body_for(call.body, call.target.model),
+            body: call.request.body_bounded(
+                call.body,
+                call.target.model,
+                unknown_bound(call.target.server_url),
+            ),
         }))
     }
 
@@ -111,6 +118,18 @@ impl Provider for OpenAi {
             ..ProviderError::new(FailureReason::UpstreamStatus, message)
         }
     }
+}
+
+/// Whether a server is OpenAI's own.
+pub fn is_openai(server_url: &str) -> bool {
+    server_url.contains("://api.openai.com")
+}
+
+/// The name of an answer's bound that a server may not know: OpenAI's newer models refuse the old
+/// one, and many a server passes the new one over.
+fn unknown_bound(server_url: &str) -> &'static str {
+    let [older, newer] = BOUNDS;
+    if is_openai(server_url) { older } else { newer }
 }
 
 /// A base URL without the path of chat completions, should it be given with it.

@@ -154,6 +154,28 @@ async fn a_request_goes_only_to_those_who_can_carry_it() -> Result<()> {
 }
 
 #[tokio::test]
+async fn each_provider_gets_the_bound_by_the_name_that_it_knows() -> Result<()> {
+    let stage = Stage::set().await?;
+    let azure = provider(&stage.client, "azure").await?;
+    azure.always(Script::failure(500, "broken"));
+    stage.upstream.always(Script::answer());
+    let targets = json!([
+        {"model": "azure", "priority": 0}, {"model": MODEL, "priority": 1},
+    ]);
+    let route = json!({"name": "mixed", "targets": targets});
+    stage.client.post("/routes", &route).await?.expect(201)?;
+    post(&stage, &ask("mixed")).await?.expect(200)?;
+    for (upstream, known, other) in [
+        (&azure, "max_completion_tokens", "max_tokens"),
+        (&stage.upstream, "max_tokens", "max_completion_tokens"),
+    ] {
+        let sent = upstream.exchanges()[0].request.json();
+        ensure!(sent[known] == 64 && sent[other].is_null(), "{sent}");
+    }
+    stage.strike().await
+}
+
+#[tokio::test]
 async fn a_client_learns_the_stop_sequence_that_anthropic_tells() -> Result<()> {
     let stage = Stage::set().await?;
     let anthropic = provider(&stage.client, "anthropic").await?;

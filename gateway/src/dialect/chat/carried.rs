@@ -26,11 +26,10 @@ impl Request<'_> {
                 call.extra_content = None;
             }
         }
-        if carriers.has_openai() {
-            self.max_completion_tokens = tokens_max;
-        } else {
-            self.max_tokens = tokens_max;
-        }
+        // By both names where both kinds may be asked: each gets the one that it knows.
+        let (has_openai, has_others) = carriers.openai_and_others();
+        self.max_completion_tokens = tokens_max.filter(|_| has_openai);
+        self.max_tokens = tokens_max.filter(|_| has_others || !has_openai);
     }
 
     fn has_marks(&self) -> bool {

@@ -24,6 +24,9 @@ pub const MESSAGES_MAX: usize = 10_000;
 /// Characters of a model's name or of `user`: 256; both are repeated in every event of a request.
 pub const NAME_CHARS_MAX: usize = 256;
 
+/// The older and the newer name of the most tokens that an answer may have.
+pub const BOUNDS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+
 /// A chat request that can be routed and recorded.
 #[derive(Debug)]
 pub struct ChatRequest<'a> {
@@ -88,14 +91,26 @@ impl<'a> ChatRequest<'a> {
     /// The very bytes of the client where nothing has to change; else a copy
     /// with the model's name replaced and, for a stream, the usage asked for.
     pub fn body_for(&self, body: &Bytes, model: &str) -> Bytes {
+        self.written(body, model, None)
+    }
+
+    /// The same for a provider that had better not see one of the [`BOUNDS`]: that one is left out
+    /// where the other says the same.
+    pub fn body_bounded(&self, body: &Bytes, model: &str, other: &'static str) -> Bytes {
+        let [one, another] = BOUNDS.map(|name| self.members.get(name).map(RawValue::get));
+        let is_said_twice = one.is_some() && one == another;
+        self.written(body, model, is_said_twice.then_some(other))
+    }
+
+    fn written(&self, body: &Bytes, model: &str, left_out: Option<&str>) -> Bytes {
         let ask_usage = self.stream && !self.include_usage;
-        if model == self.model && !ask_usage {
+        if model == self.model && !ask_usage && left_out.is_none() {
             return body.clone();
         }
         let mut out = Vec::with_capacity(body.len() + model.len() + 64);
         out.push(b'{');
         for (name, value) in self.members.iter() {
-            if name == "stream_options" && ask_usage {
+            if (name == "stream_options" && ask_usage) || left_out == Some(name) {
                 continue;
             }
             if out.len() > 1 {

@@ -154,3 +154,29 @@ fn a_body_is_copied_only_where_it_changes() {
         r#"{"model":"n\"","messages":[{"role":"user"}]}"#
     );
 }
+
+#[test]
+fn a_bound_that_is_said_twice_is_said_once_where_a_name_is_not_known() {
+    let body = |members: &str| {
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user"}}],{members}}}"#);
+        Bytes::from(body)
+    };
+    let both = body(r#""max_tokens":7,"max_completion_tokens":7"#);
+    let request = ChatRequest::parse(&both).unwrap();
+    for (left_out, left) in [
+        ("max_tokens", r#""max_completion_tokens":7"#),
+        ("max_completion_tokens", r#""max_tokens":7"#),
+    ] {
+        assert_eq!(request.body_bounded(&both, "m", left_out), body(left));
+    }
+    // What a client means by two bounds is the provider's to say.
+    for other in [
+        r#""max_tokens":7,"max_completion_tokens":8"#,
+        r#""max_tokens":7"#,
+        r#""max_completion_tokens":7"#,
+    ] {
+        let other = body(other);
+        let request = ChatRequest::parse(&other).unwrap();
+        assert_eq!(request.body_bounded(&other, "m", "max_tokens"), other);
+    }
+}
