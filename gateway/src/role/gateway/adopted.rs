@@ -13,8 +13,9 @@ use std::{error::Error, time::Duration};
 use nexus_events::{
     id::RequestId,
     outbox::{Adopted, Appended, Shipper},
+    subject,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::settle::{SettleError, Settler};
 use crate::{
@@ -28,10 +29,13 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Longest pause: 5 s, so that a broker or a disk that is back is noticed soon.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// A count waits this long for the read model to hold the whole request: 30 s.
+/// The counts wait this long, together, for the read model to hold their requests whole: 30 s.
 ///
-/// Then it takes what the log itself holds of the request.
+/// Then they take what the log itself holds of the requests.
 const READ_MODEL_TIME: Duration = Duration::from_secs(30);
+
+/// Requests whose events are held in memory at once: 32, each with its chunks and its body.
+const PAGE: usize = 32;
 
 /// Begins to drain what was adopted; what it left open is settled once there is a state.
 pub(super) fn drain(shipper: &Shipper, adopted: &[Adopted]) {
@@ -132,14 +136,24 @@ impl Lost {
         if let Some(last) = *last {
             self.state.outbox.stored(last).await?;
         }
-        let mut open: Vec<RequestId> = drained
-            .iter()
-            .flat_map(Adopted::open_requests)
-            .map(|(request, _)| request)
-            .collect();
-        open.sort_unstable();
-        open.dedup();
-        let events = self.state.log.events_of(&open).await?;
+        let open = drained.iter().flat_map(Adopted::open_requests);
+        let mut patience = Patience::default();
+        for page in pages(open.map(|(request, _)| request).collect()) {
+            self.close_page(&page, &mut patience, last).await?;
+        }
+        if let Some(last) = *last {
+            self.state.outbox.stored(last).await?;
+        }
+        Ok(())
+    }
+
+    async fn close_page(
+        &self,
+        page: &[RequestId],
+        patience: &mut Patience,
+        last: &mut Option<Appended>,
+    ) -> Result<(), SettleError> {
+        let events = self.state.log.events_of(page).await?;
         let mut uncounted = Vec::new();
         for (request, events) in events {
             let Some(mut settlement) = self.settler.settlement(request, &events).await? else {
@@ -154,14 +168,42 @@ impl Lost {
             }
         }
         for (settlement, count) in uncounted {
-            let counted = self.settler.count(&settlement, count, READ_MODEL_TIME);
+            let counted = self.settler.count(&settlement, count, patience.until());
             *last = Some(self.settler.append(&counted.await?)?);
-        }
-        if let Some(last) = *last {
-            self.state.outbox.stored(last).await?;
         }
         Ok(())
     }
+}
+
+/// Until when the counts of one try wait for the read model: it begins with the first of them.
+#[derive(Debug, Default)]
+struct Patience {
+    until: Option<Instant>,
+}
+
+impl Patience {
+    fn until(&mut self) -> Instant {
+        *self
+            .until
+            .get_or_insert_with(|| Instant::now() + READ_MODEL_TIME)
+    }
+}
+
+/// The requests in pages of [`PAGE`] at most.
+///
+/// Where they are many, each page is of one shard: all pages together then read the log about
+/// once, for a page reads only its shard.
+fn pages(mut open: Vec<RequestId>) -> Vec<Vec<RequestId>> {
+    let shard = |request: &RequestId| subject::shard(*request);
+    open.sort_unstable_by_key(|request| (shard(request), *request));
+    open.dedup();
+    if open.len() <= PAGE {
+        return vec![open];
+    }
+    open.chunk_by(|one, next| shard(one) == shard(next))
+        .flat_map(|of_shard| of_shard.chunks(PAGE))
+        .map(<[RequestId]>::to_vec)
+        .collect()
 }
 
 /// Those that are drained; one that cannot be shipped stays where it is.
@@ -177,4 +219,48 @@ async fn drained(adopted: Vec<Adopted>) -> Vec<Adopted> {
         }
     }
     drained
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use nexus_events::clock::SystemClock;
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[test]
+    fn many_open_requests_are_looked_up_page_by_page_and_each_page_in_one_shard() {
+        let open: Vec<RequestId> = (0..5_000).map(|_| RequestId::draw(&SystemClock)).collect();
+        let pages = pages(open.iter().chain(&open).copied().collect());
+        for page in &pages {
+            assert!((1..=PAGE).contains(&page.len()), "{}", page.len());
+            let shards: HashSet<u8> = page.iter().copied().map(subject::shard).collect();
+            assert_eq!(shards.len(), 1);
+            assert!(page.is_sorted());
+        }
+        let taken: Vec<RequestId> = pages.into_iter().flatten().collect();
+        assert_eq!(taken.len(), open.len());
+        assert_eq!(
+            taken.into_iter().collect::<HashSet<_>>(),
+            open.into_iter().collect()
+        );
+    }
+
+    #[test]
+    fn few_open_requests_are_looked_up_at_once() {
+        let open: Vec<RequestId> = (0..PAGE).map(|_| RequestId::draw(&SystemClock)).collect();
+        assert_eq!(pages(open).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_counts_of_a_try_wait_for_the_read_model_together() {
+        let mut patience = Patience::default();
+        advance(Duration::from_hours(1)).await;
+        let until = patience.until();
+        assert_eq!(until, Instant::now() + READ_MODEL_TIME);
+        advance(READ_MODEL_TIME).await;
+        assert_eq!(patience.until(), until);
+    }
 }

@@ -89,15 +89,15 @@ impl Settler {
         settlement.records(&self.state.source(), &*self.state.clock)
     }
 
-    /// Counts the tokens of a request, by the whole body where the read model has it within
-    /// `patience`, else by what the log itself holds of the request.
+    /// Counts the tokens of a request, by the whole body where the read model has it by then
+    /// (it is asked once in any case), else by what the log itself holds of the request.
     pub(super) async fn count(
         &self,
         settlement: &Settlement,
         mut uncounted: Uncounted,
-        patience: Duration,
+        until: Instant,
     ) -> Result<Record, EncodeError> {
-        if let Some(body) = self.whole_body(uncounted.request, patience).await {
+        if let Some(body) = self.whole_body(uncounted.request, until).await {
             uncounted.body = body;
         }
         let counted = self.counting.count(uncounted).await;
@@ -110,8 +110,7 @@ impl Settler {
 
     /// The request as it was sent, from the read model: the log's event holds
     /// only the messages that were new.
-    async fn whole_body(&self, request: RequestId, patience: Duration) -> Option<Bytes> {
-        let deadline = Instant::now() + patience;
+    async fn whole_body(&self, request: RequestId, until: Instant) -> Option<Bytes> {
         loop {
             match self.state.read_model.request(request).await {
                 Ok(Some(found)) if found.request_complete => {
@@ -120,7 +119,7 @@ impl Settler {
                         .map(|body| body.get().as_bytes().to_vec().into());
                 }
                 // Not there yet, or not whole yet.
-                Ok(_) | Err(_) if Instant::now() < deadline => sleep(READ_MODEL_PAUSE).await,
+                Ok(_) | Err(_) if Instant::now() < until => sleep(READ_MODEL_PAUSE).await,
                 Ok(_) | Err(_) => return None,
             }
         }

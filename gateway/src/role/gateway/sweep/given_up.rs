@@ -137,8 +137,8 @@ impl Sweeper {
         let settler = self.settler.clone();
         for (settlement, count) in uncounted {
             // The read model has had a day.
-            let patience = std::time::Duration::ZERO;
-            let counted = settler.count(&settlement, count, patience).await?;
+            let until = tokio::time::Instant::now();
+            let counted = settler.count(&settlement, count, until).await?;
             self.append(term, &counted)?;
         }
         self.stored().await?;
