@@ -16,6 +16,7 @@ use nexus_tests::{Broker, Result, until};
 use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+mod bodies;
 mod damage;
 mod idle;
 mod part;

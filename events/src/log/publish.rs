@@ -125,6 +125,21 @@ impl Log {
         self.send(subject, headers, payload).await
     }
 
+    /// Publishes what is no event in the place of all that its subject held.
+    ///
+    /// # Errors
+    /// By kind, see [`PublishError`].
+    pub(super) async fn publish_in_place(
+        &self,
+        subject: String,
+        payload: Vec<u8>,
+    ) -> Result<u64, PublishError> {
+        self.require_connection()?;
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Rollup", "sub");
+        self.send(subject, headers, payload).await
+    }
+
     /// A command given to a client without a connection would be sent when the
     /// broker is back, long after the caller was told that it failed.
     fn require_connection(&self) -> Result<(), PublishError> {
