@@ -88,6 +88,20 @@ pub struct AttemptStarted {
     /// The configured model.
     #[serde(rename = "nexus.model")]
     pub model: String,
+    /// The name that the provider knows the model by, where that is another.
+    #[serde(
+        rename = "nexus.upstream_model",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub upstream_model: Option<String>,
+}
+
+impl AttemptStarted {
+    /// The name that the provider knows the model by.
+    pub fn asked_model(&self) -> &str {
+        self.upstream_model.as_deref().unwrap_or(&self.model)
+    }
 }
 
 /// A provider was asked, and this came of it.

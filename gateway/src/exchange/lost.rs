@@ -184,7 +184,11 @@ impl LostExchange {
         let is_open = !self.is_counted && source.is_some_and(|end| end.usage_source.is_none());
         let uncounted = is_open.then(|| Uncounted {
             request,
-            model: count_of.configured_model.clone(),
+            model: self
+                .attempt
+                .as_ref()
+                .map_or(NOBODY, AttemptStarted::asked_model)
+                .to_owned(),
             body,
             choices: match &self.ended {
                 Some(ended) if !ended.choices.is_empty() => ended.choices.clone(),

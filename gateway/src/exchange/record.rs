@@ -126,6 +126,11 @@ impl Recorder {
             provider: provider.id,
             provider_name: provider.name.clone(),
             model: model.clone(),
+            upstream_model: candidate
+                .model
+                .upstream_model
+                .clone()
+                .filter(|upstream| upstream != model),
         };
         self.append(&started, NO_CONTENT)?;
         self.attempt = Some(OpenAttempt {

@@ -88,6 +88,7 @@ async fn a_whole_answer_is_recorded_before_it_is_given() {
         json!([{"role": "user", "content": "hi"}])
     );
     assert_eq!(received["content"]["parameters"], json!({"model": "m"}));
+    assert_eq!(events[1].data["nexus.upstream_model"], "m-at-p");
     assert_eq!(events[2].data["http.response.status_code"], 200);
     let terminal = terminal(&events);
     assert_eq!(terminal["gen_ai.usage.output_tokens"], 4);

@@ -46,6 +46,7 @@ impl Log {
                 provider: ProviderId::draw(&SystemClock),
                 provider_name: "p".to_owned(),
                 model: "m".to_owned(),
+                upstream_model: Some("m-at-p".to_owned()),
             },
             None,
         );
@@ -154,6 +155,7 @@ fn a_stream_that_was_lost_is_closed_with_what_its_client_saw() {
     );
     assert_eq!(terminal["gen_ai.provider.name"], "p");
     let uncounted = settlement.uncounted.as_ref().unwrap();
+    assert_eq!(uncounted.model, "m-at-p", "as a living gateway counts");
     let body: Value = serde_json::from_slice(&uncounted.body).unwrap();
     let contents: Vec<_> = body["messages"]
         .as_array()

@@ -204,6 +204,7 @@ fn attempt(id: RequestId, drawn: i64, variant: u32) -> [Write; 2] {
         provider,
         provider_name: "openai".into(),
         model: "gpt".into(),
+        upstream_model: None,
     };
     let ended = AttemptEnded {
         attempt: 1,
