@@ -13,7 +13,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nexus_events::clock::UnixMillis;
+use nexus_events::{
+    audit_event::BackupTaken,
+    clock::{Clock, UnixMillis},
+    envelope::Stamp,
+};
 use nexus_projector::{
     ReadModel,
     read_model::{CopyError, ReadError},
@@ -23,6 +27,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     keep,
     manifest::{self, Manifest},
+    untold::Untold,
 };
 
 /// Name of the database file of a backup.
@@ -98,15 +103,35 @@ impl Backups {
         Ok(backups)
     }
 
+    /// What the audit trail was not told yet of the backups that are there, the oldest first.
+    pub(crate) fn untold(&self) -> io::Result<Vec<Untold>> {
+        let mut backups = self.list()?;
+        backups.reverse();
+        let untold = backups.iter().filter_map(|backup| self.untold_of(backup));
+        Ok(untold.collect())
+    }
+
+    /// What the audit trail was not told yet of one of them.
+    pub(crate) fn untold_of(&self, backup: &Manifest) -> Option<Untold> {
+        let folder = self.dir.join(&backup.name);
+        Untold::read(&folder).unwrap_or_else(|error| {
+            tracing::warn!(name = backup.name, %error, "what the audit trail is to be told of a backup cannot be read");
+            None
+        })
+    }
+
     /// Takes a backup of the read model as it is now.
+    ///
+    /// What the audit trail is to be told of it lies in its folder ([`crate::untold`]).
     ///
     /// # Errors
     /// [`BackupError`]; nothing that looks like a backup is left then.
     pub async fn take(
         &self,
         read_model: &ReadModel,
-        now: UnixMillis,
+        clock: &dyn Clock,
     ) -> Result<Manifest, BackupError> {
+        let now = clock.now();
         std::fs::create_dir_all(&self.dir)?;
         let lock = self.lock()?;
         self.clear_partial()?;
@@ -128,6 +153,8 @@ impl Backups {
             apply_version: copy.apply_version,
         };
         write_manifest(&partial, &manifest)?;
+        let told = Untold::of(&taken(&manifest), Stamp::draw(clock)).map_err(io::Error::other)?;
+        told.write(&partial)?;
         File::open(&partial)?.sync_all()?;
         std::fs::rename(&partial, self.dir.join(&name))?;
         File::open(&self.dir)?.sync_all()?;
@@ -179,6 +206,16 @@ impl Backups {
             }
         }
         Ok(())
+    }
+}
+
+/// What the audit trail says of a backup.
+fn taken(backup: &Manifest) -> BackupTaken {
+    BackupTaken {
+        name: backup.name.clone(),
+        bytes: backup.bytes,
+        sha256: backup.sha256.clone(),
+        failure: None,
     }
 }
 

@@ -18,6 +18,7 @@ pub mod retention;
 mod rollup;
 pub mod run;
 pub mod status;
+mod untold;
 
 pub use backup::{BackupError, Backups};
 pub use manifest::Manifest;

@@ -5,13 +5,13 @@
 //! is passed in, and neither remembers anything that is not on disk or in the
 //! log: so a restart goes on with what is due.
 
-use std::{convert::Infallible, path::PathBuf};
+use std::{collections::VecDeque, convert::Infallible, path::PathBuf};
 
 use nexus_events::{
-    audit_event::{self, BackupTaken},
+    audit_event::BackupTaken,
     clock::{SharedClock, UnixMillis},
     envelope::Stamp,
-    log::{Expected, Log},
+    log::Log,
 };
 use nexus_projector::ReadModel;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backup::{BackupError, Backups},
     manifest::Manifest,
-    retention::{self, SOURCE},
+    retention,
     status::ArchiverStatus,
+    untold::Untold,
 };
 
 /// Time between two backups.
@@ -83,6 +84,7 @@ pub async fn run(
     std::fs::create_dir_all(&settings.backup_dir).map_err(folder)?;
     let last = backups.list().map_err(folder)?.into_iter().next();
     status.update(|report| report.last_backup = last);
+    let untold = backups.untold().map_err(folder)?.into();
     let mut archiver = Archiver {
         read_model: ReadModel::open(&settings.read_model_dir),
         backups,
@@ -90,7 +92,7 @@ pub async fn run(
         log,
         clock,
         status,
-        untold: Vec::new(),
+        untold,
         backup_pause: None,
         retention_pause: None,
         begun: Instant::now(),
@@ -104,7 +106,8 @@ pub async fn run(
 /// Takes one backup now and records it in the log.
 ///
 /// # Errors
-/// [`BackupError`]. A backup that could be taken but not recorded is no error; it is logged.
+/// [`BackupError`]. A backup that could be taken but not recorded is no error; it is logged, and
+/// the archiver records it when it starts.
 pub async fn backup_now(
     settings: &ArchiverSettings,
     log: &Log,
@@ -112,11 +115,12 @@ pub async fn backup_now(
 ) -> Result<Manifest, BackupError> {
     let backups = Backups::new(&settings.backup_dir);
     let read_model = ReadModel::open(&settings.read_model_dir);
-    let taken = backups.take(&read_model, clock.now()).await;
-    if let Some(event) = audit(&taken)
-        && let Err(error) = publish(log, clock, &event).await
+    let taken = backups.take(&read_model, clock.as_ref()).await;
+    if let Some(event) = untold(&backups, &taken, clock)
+        && let Err(error) = event.tell(log).await
     {
-        tracing::warn!(error, "the backup is not recorded in the audit trail");
+        let error = explain(&error);
+        tracing::warn!(error, "the backup is not recorded in the audit trail yet");
     }
     taken
 }
@@ -129,7 +133,7 @@ struct Archiver {
     clock: SharedClock,
     status: ArchiverStatus,
     /// Audit events that the broker has not taken yet.
-    untold: Vec<BackupTaken>,
+    untold: VecDeque<Untold>,
     /// A job that failed waits until then.
     backup_pause: Option<Instant>,
     retention_pause: Option<Instant>,
@@ -174,8 +178,11 @@ impl Archiver {
 
     /// Takes a backup; whoever asked for it is told in any case why there is none.
     async fn back_up(&mut self, asked: bool) {
-        let taken = self.backups.take(&self.read_model, self.clock.now()).await;
-        self.note(audit(&taken));
+        let taken = self
+            .backups
+            .take(&self.read_model, self.clock.as_ref())
+            .await;
+        self.note(untold(&self.backups, &taken, &self.clock));
         match taken {
             Ok(backup) => {
                 tracing::info!(
@@ -246,12 +253,13 @@ impl Archiver {
         self.begun.elapsed() < BUILDING_TIME
     }
 
-    fn note(&mut self, event: Option<BackupTaken>) {
-        if self.untold.len() >= UNTOLD_MAX {
-            let oldest = self.untold.remove(0);
+    fn note(&mut self, event: Option<Untold>) {
+        if self.untold.len() >= UNTOLD_MAX
+            && let Some(oldest) = self.untold.pop_front()
+        {
             tracing::error!(
                 name = oldest.name,
-                "a backup will not be in the audit trail: the broker has been away too long"
+                "the audit trail is told of a backup after the next start only: the broker has been away too long"
             );
         }
         self.untold.extend(event);
@@ -259,16 +267,13 @@ impl Archiver {
 
     /// Publishes what the audit trail does not have yet, oldest first, as far as the broker takes it.
     async fn tell(&mut self) {
-        while let Some(event) = self.untold.first() {
-            match publish(&self.log, &self.clock, event).await {
-                Ok(()) => {
-                    self.untold.remove(0);
-                }
-                Err(error) => {
-                    tracing::debug!(error, "the audit trail waits for the broker");
-                    return;
-                }
+        while let Some(event) = self.untold.front() {
+            if let Err(error) = event.tell(&self.log).await {
+                let error = explain(&error);
+                tracing::debug!(error, "the audit trail waits for the broker");
+                return;
             }
+            self.untold.pop_front();
         }
     }
 }
@@ -286,34 +291,30 @@ fn has_passed(pause: Option<Instant>) -> bool {
     pause.is_none_or(|until| until <= Instant::now())
 }
 
-/// What the audit trail says of a try; nothing where there was no read model to copy.
-fn audit(taken: &Result<Manifest, BackupError>) -> Option<BackupTaken> {
-    match taken {
-        Ok(backup) => Some(BackupTaken {
-            name: backup.name.clone(),
-            bytes: backup.bytes,
-            sha256: backup.sha256.clone(),
-            failure: None,
-        }),
-        Err(error) if error.is_unavailable() => None,
-        Err(error) => Some(BackupTaken {
-            name: String::new(),
-            bytes: 0,
-            sha256: String::new(),
-            failure: Some(explain(error)),
-        }),
-    }
-}
-
-/// Publishes an audit event; the error is what went wrong, in words.
-async fn publish(log: &Log, clock: &SharedClock, event: &BackupTaken) -> Result<(), String> {
-    let stamp = Stamp::draw(clock.as_ref());
-    let (subject, payload) =
-        audit_event::direct(SOURCE, stamp, &event.name, event).map_err(|error| explain(&error))?;
-    log.publish(subject, payload, Expected::Any)
-        .await
-        .map(drop)
-        .map_err(|error| explain(&error))
+/// What the audit trail is to be told of a try; nothing where there was no read model to copy.
+fn untold(
+    backups: &Backups,
+    taken: &Result<Manifest, BackupError>,
+    clock: &SharedClock,
+) -> Option<Untold> {
+    let error = match taken {
+        Ok(backup) => return backups.untold_of(backup),
+        Err(error) if error.is_unavailable() => return None,
+        Err(error) => error,
+    };
+    let failed = BackupTaken {
+        name: String::new(),
+        bytes: 0,
+        sha256: String::new(),
+        failure: Some(explain(error)),
+    };
+    let untold = Untold::of(&failed, Stamp::draw(clock.as_ref()));
+    untold
+        .inspect_err(|error| {
+            let error = explain(error);
+            tracing::error!(error, "the audit trail is not told that there is no backup");
+        })
+        .ok()
 }
 
 /// What a chain of errors says, in one line.

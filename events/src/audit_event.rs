@@ -164,7 +164,7 @@ kind!(BreakerChanged, "ai.nexus.audit.breaker_changed.v1");
 kind!(RetentionApplied, "ai.nexus.audit.retention_applied.v1");
 
 /// The NATS subject of an audit event: `nexus.audit.<name>`.
-fn nats_subject(data: &impl EventData) -> String {
+pub fn subject_of(data: &impl EventData) -> String {
     subject::audit(data.kind().split('.').nth(3).unwrap_or("_"))
 }
 
@@ -184,13 +184,7 @@ pub fn record<D: EventData>(
         subject: about,
         traceparent: None,
     };
-    Record::encode(
-        Lane::Audit,
-        nats_subject(data),
-        attributes,
-        data,
-        NO_CONTENT,
-    )
+    Record::encode(Lane::Audit, subject_of(data), attributes, data, NO_CONTENT)
 }
 
 /// Encodes an audit event for a role without an outbox: its NATS subject and the payload.
@@ -209,7 +203,7 @@ pub fn direct<D: EventData>(
         subject: about,
         traceparent: None,
     };
-    Ok((nats_subject(data), encode_direct(attributes, data)?))
+    Ok((subject_of(data), encode_direct(attributes, data)?))
 }
 
 impl AuditEvent {

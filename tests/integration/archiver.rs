@@ -2,6 +2,7 @@
 
 mod expiry;
 mod rollups;
+mod untold;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
