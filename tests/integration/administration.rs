@@ -3,6 +3,7 @@
 
 mod access;
 mod dangling;
+mod hang_up;
 mod secrets;
 mod several;
 mod shell;

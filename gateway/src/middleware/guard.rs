@@ -1,16 +1,25 @@
 //! The guard of a route: who may pass, and what is recorded about it.
+//!
+//! A client may hang up at any moment, and its connection's task is dropped then with whatever it
+//! was waiting for. A change that has taken effect must not lose its audit event by that, so an
+//! audited call is a task of its own, which ends when its event is appended.
+
+use std::panic::AssertUnwindSafe;
 
 use axum::{
     extract::{Request, State as Extract},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use http::Method;
 use nexus_events::{
     audit_event::{self, AccessRefused, ManagementCall},
     envelope::{EventData, Stamp},
     id::RequestId,
+    outbox::Appended,
 };
+use tracing::Instrument;
 
 use crate::{
     auth::{Access, Permission, Principal},
@@ -45,8 +54,8 @@ pub async fn guard(
     let (mut parts, body) = request.into_parts();
     let principal = Principal::of(&mut parts, &guard.state)?;
     let call = Call {
-        state: &guard.state,
-        principal: &principal,
+        state: State::clone(&guard.state),
+        principal,
         method: parts.method.clone(),
         path: parts.uri.path().to_owned(),
         request: parts.extensions.get::<RequestId>().copied(),
@@ -59,42 +68,85 @@ pub async fn guard(
             return Err(error);
         }
     };
-    let access = guard.permission.of(principal.key.role);
-    let response = if access == Access::No {
-        call.refused().await;
-        let message = format!(
-            "The key '{}' may not do that: its role does not allow it.",
-            principal.key.name
-        );
-        ApiError::forbidden(message).into_response()
-    } else {
-        parts.extensions.insert(access);
-        next.run(Request::from_parts(parts, body)).await
-    };
+    let access = guard.permission.of(call.principal.key.role);
+    parts.extensions.insert(access);
+    let request = Request::from_parts(parts, body);
     if guard.audited {
-        call.management(response.status().as_u16()).await;
+        let audited = call.audited(access, request, next);
+        let task = guard.state.tracker.spawn(audited.in_current_span());
+        let (response, told) = task.await.map_err(ApiError::internal)?;
+        released(&guard.state, told).await;
+        Ok(response)
+    } else if access == Access::No {
+        let told = call.refused();
+        released(&guard.state, told).await;
+        Ok(call.forbidden().into_response())
+    } else {
+        Ok(next.run(request).await)
     }
-    Ok(response)
+}
+
+/// Waits until the answer to a call may be given.
+///
+/// Whoever hangs up here takes nothing along: the event is appended.
+async fn released(state: &State, told: Option<Appended>) {
+    let Some(appended) = told else { return };
+    if let Err(error) = state.outbox.released(appended).await {
+        let error: &dyn std::error::Error = &error;
+        tracing::error!(error, "an audit event was not released");
+    }
 }
 
 /// A call that may have to be recorded.
-struct Call<'a> {
-    state: &'a State,
-    principal: &'a Principal,
+struct Call {
+    state: State,
+    principal: Principal,
     method: Method,
     path: String,
     request: Option<RequestId>,
 }
 
-impl Call<'_> {
-    async fn refused(&self) {
+impl Call {
+    /// Carries the call out, or refuses it, and appends what is to be told of it.
+    async fn audited(
+        self,
+        access: Access,
+        request: Request,
+        next: Next,
+    ) -> (Response, Option<Appended>) {
+        let response = if access == Access::No {
+            self.refused();
+            self.forbidden().into_response()
+        } else {
+            // A handler that panics may have changed something before.
+            let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+            answer.unwrap_or_else(|_| ApiError::internal("a handler panicked").into_response())
+        };
+        let told = self.append(&ManagementCall {
+            actor: self.principal.actor(),
+            method: self.method.to_string(),
+            path: self.path.clone(),
+            status: response.status().as_u16(),
+            request: self.request.map(|id| id.to_string()).unwrap_or_default(),
+        });
+        (response, told)
+    }
+
+    fn forbidden(&self) -> ApiError {
+        let message = format!(
+            "The key '{}' may not do that: its role does not allow it.",
+            self.principal.key.name
+        );
+        ApiError::forbidden(message)
+    }
+
+    fn refused(&self) -> Option<Appended> {
         self.append(&AccessRefused {
             actor: self.principal.actor(),
             method: self.method.to_string(),
             path: self.path.clone(),
             status: 403,
         })
-        .await;
     }
 
     /// The request goes to no provider, whatever it asks for.
@@ -105,26 +157,15 @@ impl Call<'_> {
             model: None,
         };
         let key = self.principal.key.id;
-        rejected::record(self.state, (request, key), &self.path, &refused).await;
+        rejected::record(&self.state, (request, key), &self.path, &refused).await;
     }
 
-    async fn management(&self, status: u16) {
-        self.append(&ManagementCall {
-            actor: self.principal.actor(),
-            method: self.method.to_string(),
-            path: self.path.clone(),
-            status,
-            request: self.request.map(|id| id.to_string()).unwrap_or_default(),
-        })
-        .await;
-    }
-
-    /// Waits until the answer may be given.
+    /// Appends an audit event; `None` if it was not taken.
     ///
     /// What was changed is in the configuration's own event with its actor, so a full outbox
     /// does not hide a change; that the audit event is missing is told as loud as can be.
-    async fn append<D: EventData>(&self, data: &D) {
-        let state = self.state;
+    fn append<D: EventData>(&self, data: &D) -> Option<Appended> {
+        let state = &self.state;
         let stamp = Stamp::draw(&*state.clock);
         let appended = audit_event::record(&state.source(), stamp, &self.path, data)
             .map_err(|error| error.to_string())
@@ -132,15 +173,10 @@ impl Call<'_> {
                 let appended = state.outbox.append(&record);
                 appended.map_err(|error| error.to_string())
             });
-        let released = match appended {
-            Ok(appended) => {
-                let released = state.outbox.released(appended).await;
-                released.map_err(|error| error.to_string())
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = released {
-            tracing::error!(error, kind = data.kind(), "could not record an audit event");
-        }
+        appended
+            .inspect_err(|error| {
+                tracing::error!(error, kind = data.kind(), "could not record an audit event");
+            })
+            .ok()
     }
 }
