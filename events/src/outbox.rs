@@ -25,7 +25,8 @@
 //! * Recovery cuts a torn tail and nothing else. Damage elsewhere is stepped
 //!   over and told; the gap in the positions proves it to every reader.
 //! * The size is bounded. Each open request holds a reserve for its terminal
-//!   event, so a request that was let in can always be closed.
+//!   event, so a request that was let in can always be closed. Some room is
+//!   held for the audit lane, so that what is refused meanwhile is told.
 //! * A lane ships strictly in order, each event once ([`shipper`]).
 //!
 //! # Never
@@ -189,6 +190,8 @@ pub struct Usage {
     pub reserved_bytes: u64,
     /// The bound, less what adopted incarnations still take.
     pub limit_bytes: u64,
+    /// Bytes of the bound that are held for the audit lane.
+    pub audit_bytes: u64,
     /// Number of open requests.
     pub open_requests: u64,
     /// The last position appended, by lane.
@@ -201,6 +204,7 @@ impl Usage {
     /// Whether new requests are refused: there is no room for one of a usual size and its reserve.
     pub const fn is_full(&self) -> bool {
         let held = self.used_bytes.saturating_add(self.reserved_bytes);
+        let held = held.saturating_add(self.audit_bytes);
         held.saturating_add(REQUEST_BYTES) > self.limit_bytes
     }
 }

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub exchanges: IntCounterVec,
     /// Requests with a known key that went to no provider, by error code.
     pub rejected: IntCounterVec,
+    /// Events that the outbox did not take and nobody will make up for, by kind.
+    unrecorded: IntCounterVec,
     /// Streamed chunks recorded.
     pub chunks: IntCounter,
     /// What became of the audits of providers' token counts.
@@ -89,6 +91,7 @@ impl Metrics {
             answers: new.counters("nexus_http_answers_total", "HTTP answers.", "class")?,
             exchanges: new.counters("nexus_exchanges_total", "Exchanges that ended.", "outcome")?,
             rejected: new.counters("nexus_rejected_total", "Requests refused.", "code")?,
+            unrecorded: new.counters("nexus_unrecorded_events_total", "Not recorded.", "kind")?,
             chunks: new.counter("nexus_chunks_total", "Streamed chunks recorded.")?,
             token_audits: TokenAudits::new(&registry)?,
             first_token_seconds: new.latency(
@@ -152,6 +155,12 @@ impl Metrics {
             )?,
             registry,
         })
+    }
+
+    /// Counts an event that the outbox did not take, by the name in its type.
+    pub fn not_recorded(&self, kind: &'static str) {
+        let name = kind.rsplit('.').nth(1).unwrap_or(kind);
+        self.unrecorded.with_label_values(&[name]).inc();
     }
 
     /// Shows the figures of the gateway's outbox, too.
@@ -228,10 +237,13 @@ mod tests {
     fn what_is_counted_can_be_read() {
         let metrics = Metrics::new().unwrap();
         metrics.answers.with_label_values(&["2xx"]).inc();
+        metrics.not_recorded("ai.nexus.audit.access_refused.v1");
         let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
         assert!(
             text.contains(r#"nexus_http_answers_total{class="2xx"} 1"#),
             "{text}"
         );
+        let unrecorded = r#"nexus_unrecorded_events_total{kind="access_refused"} 1"#;
+        assert!(text.contains(unrecorded), "{text}");
     }
 }

@@ -31,7 +31,6 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
-    auth::unauthenticated,
     dialect::messages,
     error::{ApiError, INVALID_REQUEST},
     state::State,
@@ -192,7 +191,7 @@ fn finish(state: &State, id: RequestId, is_anthropic: bool, response: &mut Respo
         if error.status == StatusCode::UNAUTHORIZED
             && let Some(minute) = state.unauthenticated.count(state.clock.now())
         {
-            unauthenticated::tell(&state.outbox, &state.clock, &state.source(), minute);
+            state.tell_unauthenticated(minute);
         }
         *response.body_mut() = Body::from(if is_anthropic {
             messages::error::of_answer(&error, id)

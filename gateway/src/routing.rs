@@ -33,7 +33,7 @@ use nexus_events::{
     audit_event::{self, BreakerChanged, BreakerState},
     clock::SharedClock,
     config_event::Provider,
-    envelope::Stamp,
+    envelope::{EventData, Stamp},
     id::{ModelId, ProviderId},
     outbox::Outbox,
 };
@@ -256,6 +256,7 @@ impl Inner {
                 appended.map_err(|error| error.to_string())
             });
         if let Err(error) = appended {
+            metrics.not_recorded(data.kind());
             tracing::error!(error, provider = %provider.name, "a breaker's change was not recorded");
         }
     }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use nexus_events::{clock::SharedClock, log::Log, outbox::Outbox, seal::MasterKey};
+use nexus_events::{
+    audit_event::UnauthenticatedCalls, clock::SharedClock, log::Log, outbox::Outbox,
+    seal::MasterKey,
+};
 use nexus_projector::read_model::ReadModel;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -65,5 +68,11 @@ impl AppState {
     /// Who this process is, as the `source` of its events.
     pub fn source(&self) -> String {
         format!("/nexus/gateway/{}", self.outbox.id())
+    }
+
+    /// Records a minute's calls without a valid key.
+    pub fn tell_unauthenticated(&self, minute: UnauthenticatedCalls) {
+        let parts = (&self.outbox, &self.clock, &*self.source());
+        self.unauthenticated.tell(parts, minute);
     }
 }

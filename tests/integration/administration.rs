@@ -3,6 +3,7 @@
 
 mod access;
 mod dangling;
+mod full;
 mod hang_up;
 mod secrets;
 mod several;

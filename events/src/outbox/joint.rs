@@ -7,6 +7,11 @@ use std::sync::{
 
 use crate::subject::Lane;
 
+/// Held for the audit lane: 1 MiB, more than a thousand events, or a sixteenth of a small bound.
+///
+/// Who was refused and what was managed while the outbox is full is just what is asked afterwards.
+const AUDIT_BYTES: u64 = 1024 * 1024;
+
 /// The room that adopted incarnations take, and what went wrong in the lanes of all of them.
 #[derive(Debug, Default)]
 pub(super) struct Joint {
@@ -73,6 +78,19 @@ impl Budget {
             }
             Self::Adopted { .. } => 0,
         }
+    }
+
+    /// What of it is held for the audit lane.
+    pub(super) fn held_for_audit(&self) -> u64 {
+        match self {
+            Self::Own { bound, .. } => AUDIT_BYTES.min(bound / 16),
+            Self::Adopted { .. } => 0,
+        }
+    }
+
+    /// What requests may take of it.
+    pub(super) fn limit_of_requests(&self) -> u64 {
+        self.limit().saturating_sub(self.held_for_audit())
     }
 
     pub(super) const fn joint(&self) -> &Arc<Joint> {

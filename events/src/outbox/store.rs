@@ -33,8 +33,10 @@ use crate::{
 /// How much room an append may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Room {
-    /// What is neither used nor reserved.
+    /// What is neither used nor reserved, nor held for the audit lane.
     Free,
+    /// What is neither used nor reserved: for the audit lane.
+    Audit,
     /// That, and this much that the request holds in reserve: what fits in the reserve always has room.
     Reserve(u64),
 }
@@ -182,7 +184,8 @@ impl Store {
             mark: Mark::Plain,
             request: RequestId::from_uuid(Uuid::nil()),
         };
-        self.append_entry(entry, Room::Free)
+        let is_audit = record.lane == Lane::Audit;
+        self.append_entry(entry, if is_audit { Room::Audit } else { Room::Free })
     }
 
     /// Appends a record; all of it, or nothing.
@@ -240,22 +243,24 @@ impl Store {
     }
 
     fn has_room(&self, state: &State, bytes: u64, room: Room) -> bool {
-        let reserve = match room {
-            Room::Free => 0,
+        let requests = self.budget.limit_of_requests();
+        let (reserve, limit) = match room {
+            Room::Free => (0, requests),
+            Room::Audit => (0, self.budget.limit()),
             // The head of a segment may come on top: a few bytes for each open request.
             Room::Reserve(reserve) if bytes <= reserve => return true,
-            Room::Reserve(reserve) => reserve,
+            Room::Reserve(reserve) => (reserve, requests),
         };
         let taken = state.reserved.saturating_sub(reserve) + state.segments.used;
         let head = state.segments.next_head_bytes(state.open.len());
-        taken.saturating_add(head).saturating_add(bytes) <= self.budget.limit()
+        taken.saturating_add(head).saturating_add(bytes) <= limit
     }
 
     /// Holds `bytes` more in reserve, if there is room.
     pub(super) fn reserve(&self, bytes: u64) -> Result<(), AppendError> {
         let mut state = self.state.lock();
         let held = state.segments.used + state.reserved;
-        if held.saturating_add(bytes) > self.budget.limit() {
+        if held.saturating_add(bytes) > self.budget.limit_of_requests() {
             return Err(AppendError::Full);
         }
         state.reserved += bytes;
@@ -343,6 +348,7 @@ impl Store {
             used_bytes: state.segments.used,
             reserved_bytes: state.reserved,
             limit_bytes: self.budget.limit(),
+            audit_bytes: self.budget.held_for_audit(),
             open_requests: to_u64(state.open.len()),
             appended: state.positions,
             shipped: self.progress.shipped(),

@@ -179,6 +179,27 @@ fn a_full_outbox_refuses_requests_and_still_closes_those_it_let_in() {
 }
 
 #[test]
+fn a_full_outbox_takes_audit_events_still() {
+    let dir = TempDir::new().unwrap();
+    let (outbox, _) = open(dir.path(), 1 << 20);
+    for size in [5_000, 1] {
+        let refused = record(Lane::Exchanges, &"x".repeat(size));
+        while outbox.append(&refused).is_ok() {}
+    }
+    assert!(outbox.admit(RequestId::draw(&SystemClock)).is_err());
+    assert!(outbox.usage().is_full());
+    // A sixteenth of the bound, less what the test's own records miss of it.
+    let mut taken = 0;
+    let told = record(Lane::Audit, &"a".repeat(500));
+    while outbox.append(&told).is_ok() {
+        taken += 1;
+    }
+    assert!((50..=64).contains(&taken), "{taken}");
+    let usage = outbox.usage();
+    assert!(usage.used_bytes <= usage.limit_bytes, "{usage:?}");
+}
+
+#[test]
 fn shipped_segments_are_freed_while_a_request_stays_open() {
     let dir = TempDir::new().unwrap();
     // Segments of 128 KiB.

@@ -52,6 +52,23 @@ impl Unauthenticated {
         told(before)
     }
 
+    /// Appends the audit event of a minute; one that is not taken is counted with the present one.
+    pub fn tell(
+        &self,
+        (outbox, clock, source): (&Outbox, &SharedClock, &str),
+        minute: UnauthenticatedCalls,
+    ) {
+        let record = audit_event::record(source, Stamp::draw(&**clock), "/", &minute);
+        let appended = record
+            .map_err(|error| error.to_string())
+            .and_then(|record| outbox.append(&record).map_err(|error| error.to_string()));
+        if let Err(error) = appended {
+            self.0.lock().count += minute.count;
+            let count = minute.count;
+            tracing::error!(error, count, "could not record unauthenticated calls yet");
+        }
+    }
+
     /// Gives what was counted so far: for the end of the process.
     #[must_use]
     pub fn rest(&self) -> Option<UnauthenticatedCalls> {
@@ -66,24 +83,34 @@ fn told(minute: Minute) -> Option<UnauthenticatedCalls> {
     })
 }
 
-/// Appends the audit event of a minute.
-pub fn tell(outbox: &Outbox, clock: &SharedClock, source: &str, minute: UnauthenticatedCalls) {
-    let record = audit_event::record(source, Stamp::draw(&**clock), "/", &minute);
-    let appended = record
-        .map_err(|error| error.to_string())
-        .and_then(|record| outbox.append(&record).map_err(|error| error.to_string()));
-    if let Err(error) = appended {
-        tracing::error!(
-            error,
-            count = minute.count,
-            "could not record unauthenticated calls"
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use nexus_events::{
+        clock::SystemClock,
+        outbox::{OutboxSettings, Release, SyncMode},
+    };
+
     use super::*;
+
+    #[test]
+    fn a_minute_that_the_outbox_did_not_take_is_told_with_the_next() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let clock: SharedClock = std::sync::Arc::new(SystemClock);
+        let settings = OutboxSettings {
+            dir: dir.path().to_owned(),
+            bytes_max: 100,
+            sync: SyncMode::Os,
+            release: Release::Local,
+        };
+        let (full, _) = Outbox::open(&settings, &clock).unwrap();
+        let calls = Unauthenticated::default();
+        assert_eq!(calls.count(at(0)), None);
+        let before = calls.count(at(MINUTE_MS)).unwrap();
+        calls.tell((&full, &clock, "/nexus/test"), before);
+        assert_eq!(full.usage().appended, [0; 3], "there is no room");
+        let told = calls.over(at(2 * MINUTE_MS)).unwrap();
+        assert_eq!(told.count, 2);
+    }
 
     fn at(ms: i64) -> UnixMillis {
         UnixMillis::from_millis(1_795_000_020_000 + ms)

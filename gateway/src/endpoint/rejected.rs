@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use nexus_events::{
-    envelope::{NO_CONTENT, Stamp},
+    envelope::{EventData, NO_CONTENT, Stamp},
     exchange_event::{self, About, Rejected},
     id::{KeyId, RequestId},
 };
@@ -15,7 +15,7 @@ const NOBODY: (&str, &str) = ("_", "_");
 
 /// Writes `rejected`, and waits until the client may be told.
 ///
-/// A full outbox takes none: then the log of the process and the metric are
+/// A full outbox takes none: then the log of the process and the metrics are
 /// what is left of the refusal.
 pub(crate) async fn record(
     state: &AppState,
@@ -44,7 +44,10 @@ pub(crate) async fn record(
         .and_then(|record| Ok(state.outbox.append(&record)?));
     let released = match appended {
         Ok(appended) => state.outbox.released(appended).await.map_err(Into::into),
-        Err(error) => Err(error),
+        Err(error) => {
+            state.metrics.not_recorded(rejected.kind());
+            Err(error)
+        }
     };
     if let Err(error) = released {
         tracing::warn!(request.id = %request, code, error = &*error, "a refusal was not recorded");

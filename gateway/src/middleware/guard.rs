@@ -175,6 +175,7 @@ impl Call {
             });
         appended
             .inspect_err(|error| {
+                state.metrics.not_recorded(data.kind());
                 tracing::error!(error, kind = data.kind(), "could not record an audit event");
             })
             .ok()

@@ -28,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::data_plane::DataPlane;
 use super::Process;
 use crate::{
-    auth::{Unauthenticated, unauthenticated},
+    auth::Unauthenticated,
     configuration::{
         Commands, Configuration,
         bootstrap::{Bootstrap, FirstKey},
@@ -205,7 +205,7 @@ impl Gateway {
             tracing::warn!("what runs in the background takes long to stop");
         }
         if let Some(minute) = state.unauthenticated.rest() {
-            unauthenticated::tell(&state.outbox, &state.clock, &state.source(), minute);
+            state.tell_unauthenticated(minute);
         }
         flush(&process, &state.outbox).await;
         shipper.stop.cancel();

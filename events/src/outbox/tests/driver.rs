@@ -237,7 +237,8 @@ impl Driver {
     /// Lets requests in until there is no room for another, and fills the rest to the last byte.
     pub(super) fn fill(&mut self) {
         let requests = self.requests.len();
-        while self.model.used() + self.model.reserved + 2 * RESERVE_BYTES < self.model.limit {
+        let limit = self.model.limit_of_requests;
+        while self.model.used() + self.model.reserved + 2 * RESERVE_BYTES < limit {
             self.open(0, u64::MAX);
         }
         assert!(self.requests.len() > requests || requests > 0);

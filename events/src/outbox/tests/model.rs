@@ -66,6 +66,8 @@ pub(super) enum Outcome {
 #[derive(Clone, Debug)]
 pub(super) struct Model {
     pub(super) limit: u64,
+    /// What is left of it for requests.
+    pub(super) limit_of_requests: u64,
     segment_bytes: u64,
     pub(super) segments: VecDeque<Segment>,
     pub(super) positions: [u64; 3],
@@ -92,6 +94,7 @@ impl Model {
     pub(super) fn new(limit: u64) -> Self {
         let mut model = Self {
             limit,
+            limit_of_requests: limit - limit / 16,
             segment_bytes: limit / 8,
             segments: VecDeque::new(),
             positions: [0; 3],
@@ -139,7 +142,7 @@ impl Model {
 
     /// Holds a reserve, if there is room.
     pub(super) fn reserve(&mut self, bytes: u64) -> Outcome {
-        if self.used() + self.reserved + bytes > self.limit {
+        if self.used() + self.reserved + bytes > self.limit_of_requests {
             return Outcome::Full;
         }
         self.reserved += bytes;
@@ -156,7 +159,11 @@ impl Model {
         let head = self.next_head_bytes();
         let reserve = append.reserve.unwrap_or(0);
         let fits_in_reserve = append.reserve.is_some_and(|reserve| bytes <= reserve);
-        if !fits_in_reserve && self.used() + self.reserved - reserve + head + bytes > self.limit {
+        let limit = match append.record.lane {
+            Lane::Audit if append.mark == Mark::Plain && append.request.is_none() => self.limit,
+            Lane::Audit | Lane::Exchanges | Lane::Chunks => self.limit_of_requests,
+        };
+        if !fits_in_reserve && self.used() + self.reserved - reserve + head + bytes > limit {
             return Outcome::Full;
         }
         if head > 0 {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::unauthenticated,
     readiness::{Need, Part, Readiness},
     state::State,
 };
@@ -75,8 +74,7 @@ impl Watch {
         self.configuration();
         self.outbox();
         if let Some(minute) = self.state.unauthenticated.over(self.state.clock.now()) {
-            let state = &self.state;
-            unauthenticated::tell(&state.outbox, &state.clock, &state.source(), minute);
+            self.state.tell_unauthenticated(minute);
         }
     }
 
