@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use nexus_tests::account::{BOUND, shipped};
-use nexus_tests::log::Stream;
+use nexus_tests::log::{Event, Stream};
 use nexus_tests::{Broker, Chaos, Hub, Result, until};
 use serde_json::json;
 
@@ -51,7 +51,7 @@ async fn a_full_outbox_hides_no_refused_access() -> Result<()> {
         BOUND,
         async || {
             let events = hub.log().await?.events(Stream::Audit).await?;
-            let mut names = events.iter().map(|event| event.name());
+            let mut names = events.iter().map(Event::name);
             ensure!(names.any(|name| name == "access_refused"), "it is not");
             anyhow::Ok(())
         },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use nexus_tests::account::{BOUND, shipped};
-use nexus_tests::log::Stream;
+use nexus_tests::log::{Event, Stream};
 use nexus_tests::{Broker, Chaos, Hub, Result, until};
 use serde_json::json;
 
@@ -54,7 +54,7 @@ async fn a_change_is_audited_although_its_client_hung_up() -> Result<()> {
             .iter()
             .filter(|event| event.name() == "management_call");
         let of_it: Vec<_> = calls
-            .map(|event| event.data())
+            .map(Event::data)
             .filter(|call| call["url.path"] == "/providers")
             .map(|call| call["http.response.status_code"].clone())
             .collect();
