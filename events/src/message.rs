@@ -119,8 +119,10 @@ pub fn join<'a>(
     to_raw_value(&whole).map(Cow::Owned)
 }
 
-/// The message list of a request, equal to what was sent but for null and empty members, and for
-/// the spelling of the arguments of tool calls: they are as they came first.
+/// The message list of a request, equal to what was sent but for null and empty members.
+///
+/// The arguments of tool calls are spelled as they came first, and so a single text stands alone or as a part of a
+/// list.
 ///
 /// `path` holds the messages from the root to the request's `parent`, `system`
 /// the system and developer messages in full (those of the earlier request
@@ -206,7 +208,7 @@ fn split_list(name: &str, value: &RawValue) -> Result<Option<SplitList>, serde_j
 
 /// Lays `patch` over `target`: objects member by member, lists by the index that names a member.
 fn merge(target: &mut Value, patch: Value) {
-    match (target, patch) {
+    match (&mut *target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
             for (name, value) in patch {
                 merge(target.entry(name).or_insert(Value::Null), value);
@@ -220,7 +222,14 @@ fn merge(target: &mut Value, patch: Value) {
                 }
             }
         }
-        (target, patch) => *target = patch,
+        // The extra of a part, where the text came without a list at first.
+        (Value::String(text), Value::Object(patch)) => {
+            let part = serde_json::json!({"type": "text", "text": text});
+            let mut list = Value::Array(vec![part]);
+            merge(&mut list, Value::Object(patch));
+            *target = list;
+        }
+        (_, patch) => *target = patch,
     }
 }
 
@@ -312,6 +321,20 @@ mod tests {
         assert_eq!(
             value(&join(&split.message, Some(&extras)).unwrap()),
             expected
+        );
+    }
+
+    #[test]
+    fn a_mark_goes_back_on_a_text_that_came_without_a_list() {
+        let stored = raw(&json!({"role": "user", "content": "a"}));
+        let mark = json!({"content": {"0": {"cache_control": {"type": "ephemeral"}}}});
+        let joined = join(&stored, Some(&raw(&mark))).unwrap();
+        assert_eq!(
+            value(&joined),
+            json!({
+                "role": "user",
+                "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}],
+            })
         );
     }
 

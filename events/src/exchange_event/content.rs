@@ -11,8 +11,8 @@ use crate::{id::RequestId, raw_object::RawObject};
 ///
 /// The full request is the path of messages from the root to `parent`, then
 /// `messages`, with the system and developer messages at their places, and the
-/// parameters beside it: equal to what was sent but for null and empty members, and
-/// for the spelling of the arguments of tool calls.
+/// parameters beside it: equal to what was sent but for null and empty members, the
+/// spelling of the arguments of tool calls, and whether a single text stands in a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RequestContent<'a> {
     /// The messages that come after `parent`, system and developer ones left aside.

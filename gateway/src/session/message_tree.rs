@@ -13,7 +13,9 @@
 //!   in a string and have a form of their own: [`arguments`].)
 //! - the extras of [`nexus_events::message`] left out: the closed list of
 //!   members that clients may or may not send back;
-//! - text by its characters, numbers by their value, however they are spelled.
+//! - text by its characters, numbers by their value, however they are spelled;
+//! - a content that is a single part of text as that text: clients, and the dialects,
+//!   write either, and a cache mark that wanders on makes the one of the other.
 //!
 //! The form is written into the hash with type tags and lengths, so no two
 //! forms run into the same bytes. The key belongs to the installation: without

@@ -88,8 +88,8 @@ pub struct Request {
     pub failure: Option<Failure>,
     /// What the providers were asked, in order.
     pub attempts: Vec<Attempt>,
-    /// The body as it was sent, but for null and empty members and the spelling of the arguments
-    /// of tool calls.
+    /// The body as it was sent, but for null and empty members, the spelling of the arguments
+    /// of tool calls, and whether a single text stands in a list.
     pub request: Option<Box<RawValue>>,
     /// Whether every part of the request is still there.
     pub request_complete: bool,

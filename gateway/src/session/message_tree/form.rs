@@ -160,6 +160,9 @@ fn feed_members(hash: &mut Hmac<Sha256>, members: &[(Cow<'_, str>, Form<'_>)], p
                 arguments::feed(hash, text);
             }
             Form::Object(members) => feed_members(hash, members, place.inside(name)),
+            Form::List(items) if place == Place::Message && only_text(name, items).is_some() => {
+                feed_text(hash, b's', only_text(name, items).unwrap_or_default());
+            }
             Form::List(items) => {
                 feed_length(hash, b'l', items.len());
                 for item in items {
@@ -174,6 +177,18 @@ fn feed_members(hash: &mut Hmac<Sha256>, members: &[(Cow<'_, str>, Form<'_>)], p
             }
         }
     }
+}
+
+/// The text of a content that is one part of text and says nothing else.
+fn only_text<'a>(name: &str, items: &'a [Form<'_>]) -> Option<&'a str> {
+    let [part] = items else { return None };
+    let extra = part_extra(name);
+    let others = part.members()?.iter().filter(|(member, _)| {
+        let member: &str = member;
+        member != "type" && member != "text" && Some(member) != extra
+    });
+    let is_text = name == "content" && part.text("type") == Some("text") && others.count() == 0;
+    part.text("text").filter(|_| is_text)
 }
 
 fn feed_length(hash: &mut Hmac<Sha256>, tag: u8, length: usize) {

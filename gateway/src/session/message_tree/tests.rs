@@ -66,6 +66,25 @@ fn a_cache_mark_that_wanders_changes_nothing() {
 }
 
 #[test]
+fn a_single_part_of_text_is_that_text() {
+    let content = |content: Value| id(&json!({"role": "user", "content": content}));
+    let plain = content(json!("a"));
+    assert_eq!(content(json!([{"text": "a", "type": "text"}])), plain);
+    let mark = json!({"type": "ephemeral"});
+    let marked = json!([{"type": "text", "text": "a", "cache_control": mark}]);
+    assert_eq!(content(marked), plain);
+    for other in [
+        json!([{"type": "text", "text": "b"}]),
+        json!([{"type": "refusal", "text": "a"}]),
+        json!([{"type": "text", "text": "a", "lang": "en"}]),
+        json!([{"type": "text", "text": "a"}, {"type": "text", "text": "a"}]),
+        json!(["a"]),
+    ] {
+        assert_ne!(content(other.clone()), plain, "{other}");
+    }
+}
+
+#[test]
 fn the_parent_and_the_key_are_part_of_an_id() {
     let message = RawValue::from_string(r#"{"role":"user","content":"go on"}"#.into()).unwrap();
     let first = tree().id(None, &message);

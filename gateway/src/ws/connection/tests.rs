@@ -12,10 +12,14 @@ async fn a_client_that_reads_slowly_is_pinged_and_alive() {
     let taken = Arc::new(Mutex::new((0, 0)));
     let slow = unfold(Arc::clone(&taken), async |taken, message| {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        match message {
-            Message::Ping(_) => taken.lock().0 += 1,
-            _ => taken.lock().1 += 1,
-        }
+        let is_ping = matches!(message, Message::Ping(_));
+        let mut counted = taken.lock();
+        *(if is_ping {
+            &mut counted.0
+        } else {
+            &mut counted.1
+        }) += 1;
+        drop(counted);
         Ok::<_, std::convert::Infallible>(taken)
     });
     let sending = async { while out.send(Utf8Bytes::from_static("{}")).await.is_ok() {} };
