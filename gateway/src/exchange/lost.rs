@@ -1,9 +1,8 @@
 //! The end of an exchange whose gateway died, made up from what the log holds of it.
 //!
-//! Whoever adopts the outbox of a dead gateway drains it and then asks the log
-//! about each request that it left open. Pure: events in, events out; the
-//! caller reads and appends. The answer is put together from the chunks by the
-//! code that would have done it in the gateway, so it is what the client saw.
+//! Whoever adopts the outbox of a dead gateway drains it and then asks the log about each request
+//! that it left open. Pure: events in, events out; the caller reads and appends. The chunks are put
+//! together by the code that would have done it in the gateway, so it is what the client saw.
 //!
 //! A request that has its terminal event already (an earlier adopter wrote it,
 //! or only the count is missing) gets no second one.
@@ -396,5 +395,6 @@ fn body(arrived: &Arrived, history: &[Box<RawValue>]) -> Bytes {
     serde_json::to_vec(&members).unwrap_or_default().into()
 }
 
+mod bare;
 #[cfg(test)]
 mod tests;

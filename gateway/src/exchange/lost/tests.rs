@@ -121,6 +121,30 @@ fn data(record: &Record) -> (String, Value) {
 }
 
 #[test]
+fn an_end_without_its_answer_is_small_and_its_tokens_are_counted_all_the_same() {
+    let mut log = Log::of_a_stream();
+    let (index, chunk) = said(0, &"long ".repeat(40_000));
+    log.chunk(index, &chunk);
+    let bytes = |settlement: &Settlement| -> usize {
+        let records = settlement.records("/nexus/gateway/next", &SystemClock);
+        records.unwrap().iter().map(|it| it.payload.len()).sum()
+    };
+    let mut settlement = log.settle().unwrap();
+    assert!(bytes(&settlement) > 200_000);
+    settlement.strip();
+    assert!(bytes(&settlement) < 4_096, "{}", bytes(&settlement));
+    let terminal = &settlement
+        .records("/nexus/gateway/next", &SystemClock)
+        .unwrap()[1];
+    let (kind, terminal) = data(terminal);
+    assert_eq!(kind, "ai.nexus.exchange.failed.v1");
+    assert_eq!(terminal["nexus.chunks"], 1);
+    assert_eq!(terminal["nexus.message.ids"], json!([]));
+    let counted = settlement.uncounted.unwrap().choices;
+    assert!(counted[0].message.get().len() > 200_000);
+}
+
+#[test]
 fn a_stream_that_was_lost_is_closed_with_what_its_client_saw() {
     let mut log = Log::of_a_stream();
     for (index, chunk) in [said(0, "ha"), said(1, "lf")] {

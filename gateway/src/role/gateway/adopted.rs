@@ -8,7 +8,7 @@
 //! 3. when the broker has those events, the outbox is removed. Until then it is
 //!    the durable note of what is still to be done.
 
-use std::{error::Error, time::Duration};
+use std::{collections::BTreeMap, error::Error, time::Duration};
 
 use nexus_events::{
     id::RequestId,
@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::settle::{SettleError, Settler};
 use crate::{
+    exchange::lost::Settlement,
     readiness::{Need, Part, Readiness},
     state::State,
 };
@@ -28,6 +29,10 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Longest pause: 5 s, so that a broker or a disk that is back is noticed soon.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// So many times there must be no room for an end before it is written without its answer: 8,
+/// some 15 s.
+const NO_ROOM_MAX: u32 = 8;
 
 /// The counts wait this long, together, for the read model to hold their requests whole: 30 s.
 ///
@@ -43,6 +48,17 @@ pub(super) fn drain(shipper: &Shipper, adopted: &[Adopted]) {
         tracing::info!(outbox = %incarnation.id(), bytes = incarnation.bytes(), open = incarnation.open_requests().len(), "adopted the outbox of a lost gateway");
         shipper.drain(incarnation);
     }
+}
+
+/// What earlier tries to close have come to.
+#[derive(Debug, Default)]
+struct Tries {
+    /// What was appended last.
+    last: Option<Appended>,
+    /// How often there was no room for a request's end.
+    no_room: BTreeMap<RequestId, u32>,
+    /// Why an end of the present try was left for the next one.
+    left: Option<SettleError>,
 }
 
 /// What was adopted, and what settles it.
@@ -88,8 +104,8 @@ impl Lost {
             adopted.len()
         ));
         let drained = drained(adopted).await;
-        let (mut delay, mut last) = (RETRY_DELAY, None);
-        while let Err(error) = self.close(&drained, &mut last).await {
+        let (mut delay, mut tries) = (RETRY_DELAY, Tries::default());
+        while let Err(error) = self.close(&drained, &mut tries).await {
             tracing::warn!(
                 error = &error as &dyn Error,
                 "lost requests are not settled yet"
@@ -126,32 +142,29 @@ impl Lost {
 
     /// Writes what is missing of every open request, and waits until the broker has it.
     ///
-    /// `last`: what an earlier try appended last. The log must hold it before
-    /// it is asked again, or the same end would be written twice.
-    async fn close(
-        &self,
-        drained: &[Adopted],
-        last: &mut Option<Appended>,
-    ) -> Result<(), SettleError> {
-        if let Some(last) = *last {
+    /// The log must hold what an earlier try appended before it is asked again, or the same end
+    /// would be written twice. An end for which there is no room holds up no other.
+    async fn close(&self, drained: &[Adopted], tries: &mut Tries) -> Result<(), SettleError> {
+        if let Some(last) = tries.last {
             self.state.outbox.stored(last).await?;
         }
+        tries.left = None;
         let open = drained.iter().flat_map(Adopted::open_requests);
         let mut patience = Patience::default();
         for page in pages(open.map(|(request, _)| request).collect()) {
-            self.close_page(&page, &mut patience, last).await?;
+            self.close_page(&page, &mut patience, tries).await?;
         }
-        if let Some(last) = *last {
+        if let Some(last) = tries.last {
             self.state.outbox.stored(last).await?;
         }
-        Ok(())
+        tries.left.take().map_or(Ok(()), Err)
     }
 
     async fn close_page(
         &self,
         page: &[RequestId],
         patience: &mut Patience,
-        last: &mut Option<Appended>,
+        tries: &mut Tries,
     ) -> Result<(), SettleError> {
         let events = self.state.log.events_of(page).await?;
         let mut uncounted = Vec::new();
@@ -160,8 +173,14 @@ impl Lost {
                 tracing::error!(request.id = %request, "a lost request has no received event in the log");
                 continue;
             };
-            for record in self.settler.records(&settlement)? {
-                *last = Some(self.settler.append(&record)?);
+            match self.end(request, &mut settlement, tries) {
+                Ok(()) => {}
+                Err(error) if error.is_of_room() => {
+                    *tries.no_room.entry(request).or_default() += 1;
+                    tries.left = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
             if let Some(count) = settlement.uncounted.take() {
                 uncounted.push((settlement, count));
@@ -169,7 +188,27 @@ impl Lost {
         }
         for (settlement, count) in uncounted {
             let counted = self.settler.count(&settlement, count, patience.until());
-            *last = Some(self.settler.append(&counted.await?)?);
+            tries.last = Some(self.settler.append(&counted.await?)?);
+        }
+        Ok(())
+    }
+
+    /// Appends what is missing of a request's end.
+    fn end(
+        &self,
+        request: RequestId,
+        settlement: &mut Settlement,
+        tries: &mut Tries,
+    ) -> Result<(), SettleError> {
+        if tries
+            .no_room
+            .get(&request)
+            .is_some_and(|times| *times >= NO_ROOM_MAX)
+        {
+            settlement.strip();
+        }
+        for record in self.settler.records(settlement)? {
+            tries.last = Some(self.settler.append(&record)?);
         }
         Ok(())
     }

@@ -44,6 +44,16 @@ pub(super) enum SettleError {
     Release(#[from] ReleaseError),
 }
 
+impl SettleError {
+    /// Whether there was no room for a record: there may be for a smaller one.
+    pub(super) const fn is_of_room(&self) -> bool {
+        matches!(
+            self,
+            Self::Append(AppendError::Full | AppendError::TooLarge { .. })
+        )
+    }
+}
+
 /// The hand that settles.
 #[derive(Clone, Debug)]
 pub(super) struct Settler {
