@@ -7,13 +7,16 @@ use serde_json::{Value, json};
 
 use crate::stage::{MODEL, Stage, ensure_error};
 
+/// A member, and values that it does not take.
+type Wrong = (&'static str, Vec<Value>);
+
 /// What no member takes.
 fn wrong_types() -> Vec<Value> {
     vec![json!([]), json!({"a": 1}), json!(true)]
 }
 
 /// Members of limits, with what is no limit.
-fn limits() -> Vec<(&'static str, Vec<Value>)> {
+fn limits() -> Vec<Wrong> {
     let none = vec![json!(-1), json!(0), json!(1.5), json!("5"), json!(1e30)];
     [
         "requests_per_minute",
@@ -30,7 +33,8 @@ fn limits() -> Vec<(&'static str, Vec<Value>)> {
 }
 
 /// What is changed, and by which member with which values.
-fn bad_changes(model: &str) -> Vec<(String, Vec<(&'static str, Vec<Value>)>)> {
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
+fn bad_changes(model: &str) -> Vec<(String, Vec<Wrong>)> {
     let names = || {
         vec![
             json!(7),
