@@ -122,7 +122,7 @@ impl Backups {
 
     /// Takes a backup of the read model as it is now.
     ///
-    /// What the audit trail is to be told of it lies in its folder ([`crate::untold`]).
+    /// What the audit trail is to be told of it lies in its folder (`untold.json`).
     ///
     /// # Errors
     /// [`BackupError`]; nothing that looks like a backup is left then.

@@ -10,7 +10,7 @@
 //!   from the inside out, because clients write out optional members as null at
 //!   every depth. Items of a list stay, empty or not. (Nothing in the protocol
 //!   lives by the difference but the arguments of a tool call, which are JSON
-//!   in a string and have a form of their own: [`arguments`].)
+//!   in a string and have a form of their own: `arguments.rs`.)
 //! - the extras of [`nexus_events::message`] left out: the closed list of
 //!   members that clients may or may not send back;
 //! - text by its characters, numbers by their value, however they are spelled;
