@@ -2,8 +2,10 @@
 //!
 //! The event of a backup is encoded once and lies in the backup's folder before
 //! the backup is one. When the broker has it, it is removed. So it is told
-//! after whatever restart, and a try whose outcome is not known is found in the
-//! log: there it is the last of its kind, since each expects the one before.
+//! after whatever restart, and a try whose outcome is not known is looked for in
+//! the log first, also behind the events of other backups: `nexus backup now`
+//! tells of its own. Two that tell at once cannot both, for each expects the
+//! last event of its kind to be the one that it saw.
 
 use std::{
     fs::File,
@@ -15,7 +17,7 @@ use nexus_events::{
     audit_event::{self, AuditEvent, BackupTaken},
     envelope::{EncodeError, Envelope, Stamp},
     id::EventId,
-    log::{Expected, Log, LogError, PublishError},
+    log::{Expected, Log, LogError, PublishError, history::HistoryError},
     subject::Stream,
 };
 
@@ -43,6 +45,8 @@ pub(crate) enum TellError {
     Unconnected,
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
     #[error(transparent)]
     Publish(#[from] PublishError),
 }
@@ -88,18 +92,29 @@ impl Untold {
         }))
     }
 
+    /// Whether the log has it among the events of backups, up to a sequence.
+    ///
+    /// All of them are read, some thousands of a few hundred bytes: nobody's clock tells where to begin.
+    async fn is_in(&self, log: &Log, last: u64) -> Result<bool, HistoryError> {
+        let reader = log.reader(Stream::Audit, Some(self.subject.clone()), 0);
+        let mut found = false;
+        log.walk(reader, last, |message| {
+            let event = Envelope::decode(&message.payload).map(|envelope| envelope.id);
+            found |= event.ok() == Some(self.event);
+        })
+        .await?;
+        Ok(found)
+    }
+
     /// Publishes it, unless the log has it already, and forgets its note.
     pub(crate) async fn tell(&self, log: &Log) -> Result<(), TellError> {
         if !log.is_connected() {
             return Err(TellError::Unconnected);
         }
         let last = log.last_of_subject(Stream::Audit, &self.subject).await?;
-        let (sequence, event) = last.map_or((0, None), |message| {
-            let event = Envelope::decode(&message.payload).map(|envelope| envelope.id);
-            (message.sequence, event.ok())
-        });
-        if event != Some(self.event) {
-            let expected = Expected::SubjectAt(sequence);
+        let last = last.map_or(0, |message| message.sequence);
+        if !self.is_in(log, last).await? {
+            let expected = Expected::SubjectAt(last);
             log.publish(self.subject.clone(), self.payload.clone(), expected)
                 .await?;
         }

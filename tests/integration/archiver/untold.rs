@@ -78,5 +78,15 @@ async fn a_backup_that_was_not_told_is_told_once_after_a_restart() -> Result<()>
     std::fs::write(&note, &noted)?;
     catch_up(&setup, &note).await?;
     assert_eq!(told(&setup.log).await?, [event]);
+
+    // And as if somebody else had told of another backup since.
+    let later = clock(NOON + 60_000);
+    let other = backup_now(&setup.settings, &setup.log, &later).await?;
+    assert!(!setup.backup_file(&other.name, "untold.json").exists());
+    let both = told(&setup.log).await?;
+    assert_eq!(both.len(), 2);
+    std::fs::write(&note, &noted)?;
+    catch_up(&setup, &note).await?;
+    assert_eq!(told(&setup.log).await?, both);
     setup.projector.stop().await
 }
