@@ -5,21 +5,36 @@
 //! connection. Clients are promised an error object, so such an answer, which
 //! is known by having no body and no request id, is replaced on its way out.
 //! It is the last thing written on its connection, so nothing follows it.
+//!
+//! What the client is still sending is then read and thrown away for a moment:
+//! a connection that is closed with bytes unread is reset, and the client would
+//! see that in place of the answer.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::StatusCode;
 use nexus_events::{clock::SystemClock, id::RequestId};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 
 use crate::{
     error::{ApiError, INVALID_REQUEST},
     middleware::headers_too_large,
 };
+
+/// For how long the rest is read: 2 s, some megabytes on a slow link; then the client has read the answer.
+const REST_TIME: Duration = Duration::from_secs(2);
+
+/// Bytes of the rest: 16 MiB; no head is larger by mistake.
+const REST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A connection whose bare refusals are replaced.
 #[derive(Debug)]
@@ -27,6 +42,44 @@ pub(super) struct FirstWords<S> {
     stream: S,
     /// The answer that takes the bare one's place, and how much of it is written.
     instead: Option<(Vec<u8>, usize)>,
+    rest: Option<Rest>,
+}
+
+/// What is read after a refusal, and until when.
+#[derive(Debug)]
+struct Rest {
+    until: Pin<Box<Sleep>>,
+    bytes: usize,
+    /// Whether the client was told that nothing follows.
+    is_shut: bool,
+}
+
+impl Rest {
+    /// Reads until the client closes, or a bound is reached.
+    fn poll<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        if !self.is_shut {
+            let shut = ready!(Pin::new(&mut *stream).poll_shutdown(context));
+            self.is_shut = true;
+            if shut.is_err() {
+                return Poll::Ready(());
+            }
+        }
+        let mut space = [0; 16 * 1024];
+        loop {
+            if self.bytes >= REST_BYTES_MAX || self.until.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            let mut buffer = ReadBuf::new(&mut space);
+            match ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => self.bytes += buffer.filled().len(),
+                Ok(()) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
 }
 
 impl<S> FirstWords<S> {
@@ -34,6 +87,7 @@ impl<S> FirstWords<S> {
         Self {
             stream,
             instead: None,
+            rest: None,
         }
     }
 }
@@ -87,14 +141,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for FirstWords<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for FirstWords<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FirstWords<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.instead.is_none() {
+        if this.instead.is_none() && this.rest.is_none() {
             let Some(answer) = replacement(bytes) else {
                 return Pin::new(&mut this.stream).poll_write(context, bytes);
             };
@@ -104,9 +158,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FirstWords<S> {
             let rest = answer.get(*done..).unwrap_or_default();
             if rest.is_empty() {
                 this.instead = None;
+                this.rest = Some(Rest {
+                    until: Box::pin(sleep(REST_TIME)),
+                    bytes: 0,
+                    is_shut: false,
+                });
                 break;
             }
             *done += ready!(Pin::new(&mut this.stream).poll_write(context, rest))?;
+        }
+        if let Some(rest) = &mut this.rest {
+            ready!(rest.poll(&mut this.stream, context));
         }
         Poll::Ready(Ok(bytes.len()))
     }
