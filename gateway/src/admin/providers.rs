@@ -38,7 +38,7 @@ use crate::{
     auth::Principal,
     configuration::{
         CommandError, ProviderRecord, Snapshot,
-        commands::{Basis, Commands},
+        commands::{Basis, Commands, TRIES_MAX},
         fold::provider_seal,
     },
     error::ApiError,
@@ -48,8 +48,10 @@ use crate::{
     state::{AppState, State},
 };
 
-/// How often models that are entered while a provider is being deleted are deleted with it: 8 times.
-const ROUNDS_MAX: u32 = 8;
+/// How often models that are entered while a provider is being deleted are deleted with it: 32 times, as often as a
+/// decision is made again ([`TRIES_MAX`]), and for the same reason. With 8, eight calls that entered one model each
+/// could each take a round.
+const ROUNDS_MAX: u32 = TRIES_MAX;
 
 /// `GET /providers`.
 ///

@@ -27,7 +27,7 @@ use super::{Configuration, Snapshot};
 ///
 /// Each time means that someone else's change was stored. Two gateways that change the configuration
 /// without a pause win every other time, so 32 in a row is no coincidence.
-const TRIES_MAX: u32 = 32;
+pub const TRIES_MAX: u32 = 32;
 
 /// The fold follows the stream within milliseconds; after 5 s it stands still.
 const IN_FORCE_TIME: Duration = Duration::from_secs(5);
