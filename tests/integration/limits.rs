@@ -23,6 +23,16 @@ use tokio::time::Instant;
 
 use crate::stage::{MODEL, Stage, ask};
 
+/// A price of one thousandth of a dollar a token of the prompt, and of two of the answer.
+async fn price(client: &Client) -> Result<()> {
+    let price = json!({
+        "model_name": MODEL,
+        "input_micros_per_million": 1_000_000_000,
+        "output_micros_per_million": 2_000_000_000,
+    });
+    client.post("/prices", &price).await?.expect(201).map(drop)
+}
+
 /// Requests at once.
 const REQUESTS: usize = 12;
 

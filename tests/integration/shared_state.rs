@@ -20,6 +20,7 @@ use nexus_gateway::shared::{
     SharedState, StoredSystem, SystemDigest, WINDOW,
 };
 use nexus_tests::{Redis, until};
+use proptest::test_runner::TestRunner;
 use redis::aio::MultiplexedConnection;
 
 mod equality;
@@ -28,6 +29,15 @@ mod quotas;
 
 /// Most of a window.
 const ALMOST: Duration = Duration::from_secs(30 * 60 - 10);
+
+/// Draws so many cases; `file`, the test's own, is where the seed of a failure is kept.
+fn runner(cases: u32, file: &'static str) -> TestRunner {
+    TestRunner::new(proptest::test_runner::Config {
+        cases,
+        source_file: Some(file),
+        ..proptest::test_runner::Config::default()
+    })
+}
 
 /// Two gateways and the means to let time pass.
 struct Gateways {

@@ -197,3 +197,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FirstWords<S> {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A client that writes on, as long as somebody reads, and then reads the answer.
+    #[tokio::test]
+    async fn what_a_refused_client_still_sends_is_read() {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let refusing = async {
+            let mut server = FirstWords::new(server);
+            let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
+            server.write_all(bare).await
+        };
+        let asking = async {
+            client.write_all(&vec![b'x'; 256 * 1024]).await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            drop(client);
+            answer
+        };
+        let (refused, answer) = tokio::join!(refusing, asking);
+        refused.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        assert!(answer.contains("x-request-id"), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_stops_is_not_read_for_ever() {
+        let (_client, server) = tokio::io::duplex(4096);
+        let mut server = FirstWords::new(server);
+        let bare = b"HTTP/1.1 414 URI Too Long\r\ncontent-length: 0\r\n\r\n";
+        let began = tokio::time::Instant::now();
+        // It neither sends nor closes.
+        server.write_all(bare).await.unwrap();
+        assert_eq!(began.elapsed(), REST_TIME);
+        // It sends without an end.
+        let (mut client, server) = tokio::io::duplex(4096);
+        let mut server = FirstWords::new(server);
+        let sending = async { while client.write_all(&[b'x'; 4096]).await.is_ok() {} };
+        tokio::select! {
+            refused = server.write_all(bare) => refused.unwrap(),
+            () = sending => panic!("it was not read"),
+        }
+        assert!(server.rest.is_some_and(|rest| rest.bytes >= REST_BYTES_MAX));
+    }
+}

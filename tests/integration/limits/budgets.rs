@@ -7,7 +7,8 @@ use nexus_tests::{Redis, Result, Script, until};
 use serde_json::json;
 
 use super::pair::{ANSWER_MAX, ask};
-use crate::stage::{MODEL, Stage};
+use super::price;
+use crate::stage::Stage;
 
 /// The read model has it soon, and every 5 s a gateway looks.
 const SEEDED_BOUND: Duration = Duration::from_mins(1);
@@ -35,12 +36,7 @@ async fn spent_is_known_again_after(loss: Loss) -> Result<()> {
     })
     .await?;
     stage.upstream.always(Script::answer());
-    let price = json!({
-        "model_name": MODEL,
-        "input_micros_per_million": 1_000_000_000,
-        "output_micros_per_million": 2_000_000_000,
-    });
-    stage.client.post("/prices", &price).await?.expect(201)?;
+    price(&stage.client).await?;
     let user = json!({"name": "ann", "monthly_budget": 5_000_000});
     stage.client.post("/users", &user).await?.expect(201)?;
     let key = json!({"name": "hers", "user_id": "ann", "monthly_budget": 4_000_000});

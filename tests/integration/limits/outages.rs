@@ -11,7 +11,8 @@ use nexus_tests::{Chaos, Client, Redis, Result, Script, until};
 use serde_json::json;
 
 use super::pair::ask;
-use crate::stage::{MODEL, Stage};
+use super::price;
+use crate::stage::Stage;
 
 /// Five tokens at a thousandth, and five at two.
 const COST: u64 = 15_000;
@@ -23,12 +24,7 @@ const EXACT_BOUND: Duration = Duration::from_mins(2);
 async fn stage(redis_url: &str) -> Result<(Stage, String)> {
     let stage = Stage::set_with(|hub| hub.env("NEXUS_REDIS_URL", redis_url)).await?;
     stage.upstream.always(Script::answer());
-    let price = json!({
-        "model_name": MODEL,
-        "input_micros_per_million": 1_000_000_000,
-        "output_micros_per_million": 2_000_000_000,
-    });
-    stage.client.post("/prices", &price).await?.expect(201)?;
+    price(&stage.client).await?;
     let key = json!({"name": "hers", "monthly_budget": 1_000_000_000});
     let created = stage.client.post("/keys", &key).await?.expect(201)?;
     let secret = created.json["key"].as_str().context("no key")?.to_owned();

@@ -99,13 +99,7 @@ fn memory_and_redis_answer_alike() {
     let shared = runtime.block_on(Gateways::in_redis());
     let redis = shared.redis.as_ref().unwrap();
     let steps = proptest::collection::vec(any_step(), 1..40);
-    let config = ProptestConfig {
-        cases: 48,
-        // Without it there is no place to keep, and no way to print, the seed of a failure.
-        source_file: Some(file!()),
-        ..ProptestConfig::default()
-    };
-    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let mut runner = runner(48, file!());
     runner
         .run(&steps, |steps| {
             runtime.block_on(async {

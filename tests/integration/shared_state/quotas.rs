@@ -181,22 +181,30 @@ async fn what_was_not_used_comes_back_and_what_was_used_beyond_is_a_debt() {
     }
 }
 
+/// One of so many places, and half of a budget.
+fn a_place_and_money(number: u8, places: u32) -> Demand {
+    let money = Need::Budget {
+        limit: 10,
+        amount: 5,
+    };
+    let place = share("places", Need::Place { limit: places });
+    demand(number, vec![place, share("money", money)])
+}
+
+/// What the first of those holds.
+fn held_of_first() -> Held {
+    Held {
+        lease: lease(1),
+        shares: vec![("places".to_owned(), None), ("money".to_owned(), Some(5))],
+    }
+}
+
 #[tokio::test]
 async fn a_lease_that_nobody_renews_ends_and_one_that_is_renewed_holds() {
     for gateways in both().await {
         let Gateways { one, other, .. } = &gateways;
-        let wants = |number| {
-            let place = share("places", Need::Place { limit: 2 });
-            let money = Need::Budget {
-                limit: 10,
-                amount: 5,
-            };
-            demand(number, vec![place, share("money", money)])
-        };
-        let held = Held {
-            lease: lease(1),
-            shares: vec![("places".to_owned(), None), ("money".to_owned(), Some(5))],
-        };
+        let wants = |number| a_place_and_money(number, 2);
+        let held = held_of_first();
         assert!(one.admit(&wants(1)).await.allowed);
         assert!(one.admit(&wants(2)).await.allowed);
         gateways.pass(Duration::from_secs(40)).await;
@@ -219,18 +227,8 @@ async fn a_lease_that_nobody_renews_ends_and_one_that_is_renewed_holds() {
 async fn what_was_settled_is_not_renewed() {
     for gateways in both().await {
         let Gateways { one, other, .. } = &gateways;
-        let wants = |number| {
-            let place = share("places", Need::Place { limit: 1 });
-            let money = Need::Budget {
-                limit: 10,
-                amount: 5,
-            };
-            demand(number, vec![place, share("money", money)])
-        };
-        let held = Held {
-            lease: lease(1),
-            shares: vec![("places".to_owned(), None), ("money".to_owned(), Some(5))],
-        };
+        let wants = |number| a_place_and_money(number, 1);
+        let held = held_of_first();
         assert!(one.admit(&wants(1)).await.allowed);
         one.settle(&settlement(1, "places", Back::Place)).await;
         one.renew(std::slice::from_ref(&held)).await;

@@ -160,21 +160,23 @@ fn feed_members(hash: &mut Hmac<Sha256>, members: &[(Cow<'_, str>, Form<'_>)], p
                 arguments::feed(hash, text);
             }
             Form::Object(members) => feed_members(hash, members, place.inside(name)),
-            Form::List(items) if place == Place::Message && only_text(name, items).is_some() => {
-                feed_text(hash, b's', only_text(name, items).unwrap_or_default());
-            }
-            Form::List(items) => {
-                feed_length(hash, b'l', items.len());
-                for item in items {
-                    match item.members() {
-                        Some(members) => feed_members(hash, members, place.items(name)),
-                        None => item.feed(hash),
-                    }
-                }
-            }
+            Form::List(items) => match only_text(name, items).filter(|_| place == Place::Message) {
+                Some(text) => feed_text(hash, b's', text),
+                None => feed_items(hash, items, place.items(name)),
+            },
             Form::Null | Form::Bool(_) | Form::Integer(_) | Form::Double(_) | Form::Text(_) => {
                 value.feed(hash);
             }
+        }
+    }
+}
+
+fn feed_items(hash: &mut Hmac<Sha256>, items: &[Form<'_>], place: Place<'_>) {
+    feed_length(hash, b'l', items.len());
+    for item in items {
+        match item.members() {
+            Some(members) => feed_members(hash, members, place),
+            None => item.feed(hash),
         }
     }
 }

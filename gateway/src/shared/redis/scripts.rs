@@ -66,10 +66,12 @@ elseif ARGV[2] ~= '' then
 end
 return holder";
 
-/// Key: the bucket. Arguments: the limit, the window in milliseconds.
+/// What is in a bucket now. Key: the bucket. Arguments: the limit, the window in milliseconds.
 ///
 /// The same arithmetic as in memory, by the clock of Redis, which all gateways share.
-const TAKE: &str = r"
+macro_rules! bucket {
+    () => {
+        r"
 local limit, one = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -77,7 +79,14 @@ local bucket = redis.call('HMGET', KEYS[1], 'parts', 'at')
 local at = tonumber(bucket[2]) or now
 local parts = tonumber(bucket[1]) or limit * one
 parts = math.min(limit * one, parts + math.max(0, now - at) * limit)
-local allowed = 0
+"
+    };
+}
+
+/// Takes one of a bucket, if there is one.
+const TAKE: &str = concat!(
+    bucket!(),
+    r"local allowed = 0
 if parts >= one then
   allowed = 1
   parts = parts - one
@@ -85,18 +94,11 @@ end
 redis.call('HSET', KEYS[1], 'parts', string.format('%.0f', parts),
   'at', string.format('%.0f', math.max(at, now)))
 redis.call('PEXPIRE', KEYS[1], one)
-return {allowed, parts}";
+return {allowed, parts}"
+);
 
-/// The same without taking anything: it writes nothing.
-const PEEK: &str = r"
-local limit, one = tonumber(ARGV[1]), tonumber(ARGV[2])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local bucket = redis.call('HMGET', KEYS[1], 'parts', 'at')
-local at = tonumber(bucket[2]) or now
-local parts = tonumber(bucket[1]) or limit * one
-parts = math.min(limit * one, parts + math.max(0, now - at) * limit)
-return {parts >= one and 1 or 0, parts}";
+/// Says whether one could be taken; writes nothing.
+const PEEK: &str = concat!(bucket!(), r"return {parts >= one and 1 or 0, parts}");
 
 /// Key: the request. Answers its answer, or nothing.
 const ANSWER: &str = "return redis.call('GET', KEYS[1])";
