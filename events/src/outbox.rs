@@ -277,11 +277,20 @@ impl Outbox {
     /// # Errors
     /// See [`ReleaseError`].
     pub async fn released(&self, appended: Appended) -> Result<(), ReleaseError> {
-        if self.sync == SyncMode::Always {
-            self.store.synced(appended.end).await?;
-        }
+        self.synced(appended).await?;
         if self.release == Release::Stream {
             self.stored(appended).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until what was appended is as safe on this machine as `NEXUS_OUTBOX_SYNC` says.
+    ///
+    /// # Errors
+    /// [`ReleaseError::Sync`].
+    pub async fn synced(&self, appended: Appended) -> Result<(), ReleaseError> {
+        if self.sync == SyncMode::Always {
+            self.store.synced(appended.end).await?;
         }
         Ok(())
     }

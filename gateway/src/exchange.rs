@@ -84,6 +84,7 @@ use crate::{
     session::{Matched, Sessions, Thread},
     settings::BODY_BYTES_MAX,
     shared::SharedState,
+    standstill::Standstill,
 };
 
 /// What the engine works with.
@@ -95,6 +96,8 @@ pub struct Parts {
     pub transport: Transport,
     /// Where events are safe.
     pub outbox: Outbox,
+    /// Whether the log stands still under it.
+    pub standstill: Standstill,
     /// How much may be asked for.
     pub limits: Limits,
     /// Finds conversations.

@@ -37,6 +37,7 @@ pub mod session;
 pub mod settings;
 pub mod shared;
 pub mod standalone;
+pub mod standstill;
 pub mod state;
 pub mod stream;
 pub mod telemetry;

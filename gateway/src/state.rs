@@ -18,6 +18,7 @@ use crate::{
     routing::Routing,
     session::Sessions,
     settings::{GatewaySettings, RoleSettings},
+    standstill::Standstill,
 };
 
 /// The gateway's parts, as handlers see them.
@@ -45,6 +46,8 @@ pub struct AppState {
     pub sessions: Sessions,
     /// Where events are appended.
     pub outbox: Outbox,
+    /// Whether the log stands still under it.
+    pub standstill: Standstill,
     /// The log, for what is not on a request's path.
     pub log: Log,
     /// What people read.

@@ -1,6 +1,8 @@
 //! When a byte may leave the gateway: `NEXUS_RELEASE`, and what it waits for on the disk,
 //! `NEXUS_OUTBOX_SYNC`.
 
+mod standstill;
+
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -36,7 +38,8 @@ impl Scene {
         let hub = Hub::standalone()
             .env("NEXUS_NATS_URL", format!("nats://{}", wire.url_host_port()))
             .env("NEXUS_RELEASE", release)
-            .env("NEXUS_OUTBOX_SYNC", sync);
+            .env("NEXUS_OUTBOX_SYNC", sync)
+            .env("NEXUS_DRAIN_SECONDS", 1);
         let hub = hub.start().await?;
         let client = hub.client()?;
         client.serve_model(MODEL, &upstream.url()).await?;

@@ -43,7 +43,10 @@ pub(crate) async fn record(
         .map_err(|error| Box::new(error) as Box<dyn Error + Send + Sync>)
         .and_then(|record| Ok(state.outbox.append(&record)?));
     let released = match appended {
-        Ok(appended) => state.outbox.released(appended).await.map_err(Into::into),
+        Ok(appended) => {
+            let released = state.standstill.released_or_stands(&state.outbox, appended);
+            released.await.map_err(Into::into)
+        }
         Err(error) => {
             state.metrics.not_recorded(rejected.kind());
             Err(error)

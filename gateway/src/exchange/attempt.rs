@@ -9,6 +9,7 @@ use super::{
     Exchange, Facts,
     client::Client,
     fault::Fault,
+    record::Recorder,
     relay::Ending,
     request::{Request, adapter_of},
 };
@@ -27,7 +28,7 @@ pub(super) struct Answering {
     pub(super) upstream: Upstream,
 }
 
-/// What ends a wait for the provider, beside the provider.
+/// What ends a wait for the provider, or for the broker, beside these.
 pub(super) struct Interrupts {
     hard_stop: Pin<Box<WaitForCancellationFutureOwned>>,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -58,11 +59,29 @@ impl Interrupts {
         tokio::select! {
             biased;
             answered = provider => answered.map_err(Interrupted::Provider),
-            () = self.hard_stop.as_mut() => Err(Interrupted::Hub(Fault::shutdown())),
-            () = self.cancelled.as_mut() => Err(Interrupted::Hub(Fault::client_cancelled())),
-            () = client.hung_up(), if self.on_hang_up => {
-                Err(Interrupted::Hub(Fault::client_cancelled()))
-            }
+            fault = self.interrupt(client) => Err(Interrupted::Hub(fault)),
+        }
+    }
+
+    /// Waits until what was written may be shown, unless the same ends it.
+    pub(super) async fn released(
+        &mut self,
+        client: &mut Client,
+        recorder: &Recorder,
+    ) -> Result<(), Fault> {
+        tokio::select! {
+            biased;
+            released = recorder.released() => released.map_err(Fault::from),
+            fault = self.interrupt(client) => Err(fault),
+        }
+    }
+
+    async fn interrupt(&mut self, client: &mut Client) -> Fault {
+        tokio::select! {
+            biased;
+            () = self.hard_stop.as_mut() => Fault::shutdown(),
+            () = self.cancelled.as_mut() => Fault::client_cancelled(),
+            () = client.hung_up(), if self.on_hang_up => Fault::client_cancelled(),
         }
     }
 }
@@ -93,7 +112,7 @@ impl Exchange {
         loop {
             let candidate = self.route.current().clone();
             self.recorder.attempt_started(&candidate)?;
-            self.recorder.released().await?;
+            interrupts.released(client, &self.recorder).await?;
             let is_refused = encoded.is_err();
             self.route.sent();
             let asked = self.ask_one(&candidate, encoded, interrupts, client).await;

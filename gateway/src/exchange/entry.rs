@@ -43,13 +43,15 @@ impl Engine {
     /// Lets a request in.
     ///
     /// # Errors
-    /// [`Refused`]: nobody offers the model, a limit is reached, or there is no room.
+    /// [`Refused`]: nobody offers the model, a limit is reached, there is no room, or the log
+    /// stands still.
     pub async fn enter(&self, ask: &Ask, outline: &Outline<'_>) -> Result<Entry, Refused> {
         let model = outline.model.as_ref();
         let refused = |error| Refused {
             error,
             model: Some(model.to_owned()),
         };
+        self.parts.standstill.check().map_err(refused)?;
         let (routing, provider) = (&self.parts.routing, ask.provider.as_deref());
         let route = routing.find(&ask.snapshot, model, provider);
         let route = route.ok_or_else(|| refused(ApiError::model_not_found(model)))?;

@@ -59,7 +59,9 @@ impl Exchange {
         mut client: Client,
     ) {
         self.parts.metrics.open_exchanges.inc();
-        let served = AssertUnwindSafe(self.serve(first, &mut client)).catch_unwind();
+        let mut interrupts = Interrupts::new(self.parts.hard_stop.clone(), &self.facts);
+        let served = self.serve(first, &mut interrupts, &mut client);
+        let served = AssertUnwindSafe(served).catch_unwind();
         let served = served.await.unwrap_or_else(|panic| {
             let fault = Fault::internal(format!("the exchange panicked: {}", said(&*panic)));
             Err(fault)
@@ -78,8 +80,10 @@ impl Exchange {
         let used = if count.is_some() { None } else { self.used() };
         let is_counted = |terminal: &Terminal| terminal.usage_source.is_some();
         let settles_later = unwritten.as_ref().is_some_and(is_counted);
-        let ended = match (self.recorder.released().await, ended) {
-            (Err(error), Ok(_)) => Err(error.into()),
+        // An answer that nobody waits for any more is whole in the log, and shown to nobody.
+        let released = interrupts.released(&mut client, &self.recorder).await;
+        let ended = match (released, ended) {
+            (Err(fault), Ok(_)) => Err(fault),
             (_, ended) => ended,
         };
         let whole = ended.as_ref().ok().and(self.answer.usage());
@@ -117,17 +121,17 @@ impl Exchange {
     async fn serve(
         &mut self,
         first: Result<UpstreamRequest, ProviderError>,
+        interrupts: &mut Interrupts,
         client: &mut Client,
     ) -> Result<Ending, Fault> {
-        let mut interrupts = Interrupts::new(self.parts.hard_stop.clone(), &self.facts);
-        self.recorder.released().await?;
+        interrupts.released(client, &self.recorder).await?;
         match &self.cached {
             Cached::Hit(answer) => {
                 let answering = self.recall(answer.clone()).await?;
-                self.relay(answering, &mut interrupts, client).await
+                self.relay(answering, interrupts, client).await
             }
             Cached::Off | Cached::Miss | Cached::Keeping(_) => {
-                self.ask(first, &mut interrupts, client).await
+                self.ask(first, interrupts, client).await
             }
         }
     }

@@ -133,7 +133,7 @@ impl Exchange {
             };
             if !stream.frames.is_empty() {
                 // Also what came before a fault: it is recorded, and the client's to see.
-                self.recorder.released().await?;
+                interrupts.released(client, &self.recorder).await?;
                 self.give(&mut stream, client).await;
             }
             if flow? == Flow::Done {

@@ -88,10 +88,14 @@ pub async fn guard(
 
 /// Waits until the answer to a call may be given.
 ///
+/// What the call changed is in the log already; so the answer waits no longer for its audit event
+/// while the log stands still.
+///
 /// Whoever hangs up here takes nothing along: the event is appended.
 async fn released(state: &State, told: Option<Appended>) {
     let Some(appended) = told else { return };
-    if let Err(error) = state.outbox.released(appended).await {
+    let released = state.standstill.released_or_stands(&state.outbox, appended);
+    if let Err(error) = released.await {
         let error: &dyn std::error::Error = &error;
         tracing::error!(error, "an audit event was not released");
     }

@@ -40,6 +40,7 @@ use crate::{
     routing::reach::Looks,
     server::Server,
     settings::GatewaySettings,
+    standstill::Standstill,
     state::{AppState, State},
 };
 
@@ -114,10 +115,12 @@ impl Gateway {
         let commands = commands(process, &log, &configuration, &outbox);
         let read_model = ReadModel::open(process.settings.read_model_dir());
         let (tracker, hard_stop) = (TaskTracker::new(), process.life.hard.child_token());
+        let standstill = Standstill::default();
         let parts = data_plane::Parts {
             settings: &settings,
             configuration: &configuration,
             outbox: &outbox,
+            standstill: &standstill,
             read_model: &read_model,
             tracker: &tracker,
             hard_stop: &hard_stop,
@@ -136,6 +139,7 @@ impl Gateway {
             configuration,
             commands,
             outbox,
+            standstill,
             log,
             unauthenticated: Unauthenticated::default(),
             metrics: Arc::clone(&process.metrics),

@@ -36,6 +36,7 @@ use crate::{
     routing::{Routing, Seen, chance::Chance},
     session::{ConversationOwners, Sessions},
     shared::{MemoryState, WINDOW},
+    standstill::Standstill,
 };
 
 /// What a scripted provider does after it has read a request.
@@ -218,6 +219,7 @@ impl Hub {
             ),
             transport: Transport::new(bounds).unwrap(),
             outbox,
+            standstill: Standstill::default(),
             limits: Limits::new(Arc::<MemoryState>::clone(&shared), 0),
             sessions: Sessions::new(
                 &[7; 32],

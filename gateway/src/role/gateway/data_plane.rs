@@ -26,6 +26,7 @@ use crate::{
     session::{ConversationOwners, RecentEnd, Sessions},
     settings::GatewaySettings,
     shared::{self, StoredSystem, WINDOW},
+    standstill::Standstill,
     tokens::TokenCounter,
 };
 
@@ -51,6 +52,7 @@ pub(super) struct Parts<'a> {
     pub(super) settings: &'a GatewaySettings,
     pub(super) configuration: &'a Configuration,
     pub(super) outbox: &'a Outbox,
+    pub(super) standstill: &'a Standstill,
     pub(super) read_model: &'a ReadModel,
     pub(super) tracker: &'a TaskTracker,
     pub(super) hard_stop: &'a CancellationToken,
@@ -98,6 +100,7 @@ impl DataPlane {
             routing: routing.clone(),
             transport: transport.clone(),
             outbox: parts.outbox.clone(),
+            standstill: parts.standstill.clone(),
             limits: limits.clone(),
             sessions: sessions.clone(),
             shared,

@@ -3,10 +3,16 @@
 
 use std::time::Duration;
 
+use nexus_events::{
+    outbox::{Release, Usage},
+    subject::Lane,
+};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     readiness::{Need, Part, Readiness},
+    standstill::{Lookout, STANDSTILL},
     state::State,
 };
 
@@ -41,14 +47,20 @@ impl Parts {
 pub(super) struct Watch {
     state: State,
     parts: Parts,
+    lookout: Lookout,
 }
 
 impl Watch {
-    pub(super) const fn new(state: State, parts: Parts) -> Self {
-        Self { state, parts }
+    pub(super) fn new(state: State, parts: Parts) -> Self {
+        let lookout = Lookout::new(Instant::now());
+        Self {
+            state,
+            parts,
+            lookout,
+        }
     }
 
-    pub(super) async fn run(self, over: CancellationToken) {
+    pub(super) async fn run(mut self, over: CancellationToken) {
         if let Some(warning) = self.state.role_settings.power_loss() {
             tracing::warn!("{warning}");
         }
@@ -64,7 +76,7 @@ impl Watch {
         over.run_until_cancelled(looking).await;
     }
 
-    fn look(&self) {
+    fn look(&mut self) {
         if self.state.soft_stop.is_cancelled() {
             self.parts.accepting.not_ready("stopping");
         } else {
@@ -110,8 +122,9 @@ impl Watch {
         }
     }
 
-    fn outbox(&self) {
+    fn outbox(&mut self) {
         let usage = self.state.outbox.usage();
+        let stands = self.stands(&usage);
         let part = &self.parts.outbox;
         if usage.is_full() {
             part.not_ready(format!(
@@ -124,6 +137,13 @@ impl Watch {
             part.not_ready("a sync failed: what was appended may not be on the disk");
             return;
         }
+        if let Some(lane) = stands {
+            part.not_ready(format!(
+                "lane {lane}: the broker has taken nothing for {} s, and NEXUS_RELEASE is stream",
+                STANDSTILL.as_secs()
+            ));
+            return;
+        }
         let alarms: Vec<String> = (self.state.outbox.alarms().iter())
             .map(|(lane, reason)| format!("lane {lane}: {reason}"))
             .collect();
@@ -132,5 +152,15 @@ impl Watch {
         } else {
             part.ready_but(alarms.join("; "));
         }
+    }
+
+    /// The lane that stands still, where answers wait for it.
+    fn stands(&mut self, usage: &Usage) -> Option<Lane> {
+        if self.state.settings.release == Release::Local {
+            return None;
+        }
+        let lane = self.lookout.look(usage, Instant::now());
+        self.state.standstill.set(lane.is_some());
+        lane
     }
 }
