@@ -123,22 +123,14 @@ mod tests {
         let mut at = |half: u32, appended, shipped| {
             lookout.look(&usage(appended, shipped), began + STANDSTILL / 2 * half)
         };
-        assert_eq!(at(4, [7, 0, 3], [7, 0, 3]), None, "all is shipped");
-        assert_eq!(at(8, [7, 1, 4], [7, 0, 3]), None, "it has only just come");
-        assert_eq!(at(9, [7, 2, 5], [7, 0, 4]), None, "half the time");
-        assert_eq!(
-            at(10, [7, 2, 5], [7, 0, 4]),
-            Some(Lane::Chunks),
-            "the other moves"
-        );
-        assert_eq!(
-            at(11, [7, 2, 5], [7, 1, 4]),
-            Some(Lane::Audit),
-            "not any more"
-        );
-        assert_eq!(at(12, [7, 2, 5], [7, 1, 5]), None, "both moved");
-        assert_eq!(at(13, [7, 2, 5], [7, 1, 5]), Some(Lane::Chunks));
-        assert_eq!(at(14, [7, 2, 5], [7, 2, 5]), None);
+        assert_eq!(at(0, [7, 0, 3], [7, 0, 3]), None, "all is shipped");
+        assert_eq!(at(1, [7, 1, 4], [7, 0, 3]), None, "half the time");
+        let standing = at(2, [7, 2, 5], [7, 0, 4]);
+        assert_eq!(standing, Some(Lane::Chunks), "the other moves");
+        assert_eq!(at(3, [7, 2, 5], [7, 1, 4]), None, "both moved");
+        assert_eq!(at(4, [7, 2, 5], [7, 1, 4]), Some(Lane::Audit));
+        assert_eq!(at(5, [7, 2, 5], [7, 1, 5]), Some(Lane::Chunks));
+        assert_eq!(at(6, [7, 2, 5], [7, 2, 5]), None);
     }
 
     #[test]
