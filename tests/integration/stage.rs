@@ -40,8 +40,15 @@ impl Stage {
 
     /// A hub with settings of the test's own.
     pub(crate) async fn set_with(settings: impl FnOnce(HubBuilder) -> HubBuilder) -> Result<Self> {
+        Self::set_before(Upstream::start().await?, settings).await
+    }
+
+    /// The same before an upstream of the test's own.
+    pub(crate) async fn set_before(
+        upstream: Upstream,
+        settings: impl FnOnce(HubBuilder) -> HubBuilder,
+    ) -> Result<Self> {
         let broker = Broker::start().await?;
-        let upstream = Upstream::start().await?;
         let hub = settings(Hub::standalone().nats(&broker)).start().await?;
         let client = hub.client()?;
         client.serve_model(MODEL, &upstream.url()).await?;

@@ -4,6 +4,9 @@
 //! streams that drip, stall, end in the middle of an event, or are reset; so this server speaks
 //! HTTP/1.1 by hand over TCP and knows at every moment which bytes have left.
 //!
+//! Over TLS it speaks HTTP/2 where the client does, which is what most real providers do
+//! ([`Upstream::start_http2`]); then what a script does to its connection, it does to its stream.
+//!
 //! It remembers exactly what it received and exactly what it sent, in order, readable at any time:
 //! a test compares that with what the client got and with what the log holds.
 //! Without any set-up it is a polite OpenAI server: `POST …/chat/completions` in both modes,
@@ -15,20 +18,24 @@
 
 mod connection;
 pub mod content;
+mod http2;
 pub mod record;
 mod render;
 pub mod request;
 pub mod script;
+mod tls;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,6 +46,8 @@ pub use record::{End, Exchange, Sent};
 pub use request::Request;
 pub use script::Script;
 
+use tls::Identity;
+
 /// How long a test waits for something to arrive at the upstream.
 const ARRIVAL_BOUND: Duration = Duration::from_secs(30);
 
@@ -46,6 +55,7 @@ const ARRIVAL_BOUND: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Upstream {
     host_port: String,
+    identity: Option<Identity>,
     shared: Arc<Shared>,
     stop: CancellationToken,
 }
@@ -57,6 +67,8 @@ struct Shared {
     exchanges: Mutex<Vec<Exchange>>,
     others: Mutex<Vec<Request>>,
     connections: AtomicUsize,
+    /// How many connections are still to turn their first request away.
+    turning_away: AtomicUsize,
     tasks: TaskTracker,
 }
 
@@ -89,6 +101,28 @@ impl Upstream {
     ///
     /// When no port can be bound.
     pub async fn start() -> Result<Self> {
+        Self::start_with(None, 0).await
+    }
+
+    /// Starts one that speaks HTTP/2 over TLS and allows so many streams on a connection.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be bound, or no certificate can be issued.
+    pub async fn start_http2(streams_max: u32) -> Result<Self> {
+        Self::start_with(Some(Identity::issue(&["h2"])?), streams_max).await
+    }
+
+    /// Starts one that speaks HTTP/1.1 over TLS.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be bound, or no certificate can be issued.
+    pub async fn start_tls() -> Result<Self> {
+        Self::start_with(Some(Identity::issue(&["http/1.1"])?), 0).await
+    }
+
+    async fn start_with(identity: Option<Identity>, streams_max: u32) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .context("failed to bind the upstream")?;
@@ -98,10 +132,16 @@ impl Upstream {
             .to_string();
         let shared = Arc::new(Shared::default());
         let stop = CancellationToken::new();
-        let accepting = accept(listener, Arc::clone(&shared), stop.clone());
+        let acceptor = identity.as_ref().map(Identity::acceptor);
+        let door = Door {
+            acceptor,
+            streams_max,
+        };
+        let accepting = accept(listener, door, Arc::clone(&shared), stop.clone());
         shared.tasks.spawn(accepting);
         Ok(Self {
             host_port,
+            identity,
             shared,
             stop,
         })
@@ -118,7 +158,31 @@ impl Upstream {
 
     /// The base URL as a provider is configured with it, with `/v1`.
     pub fn url(&self) -> String {
-        format!("http://{}/v1", self.host_port)
+        self.url_through(&self.host_port)
+    }
+
+    /// The same by way of a proxy at this `host:port`.
+    pub fn url_through(&self, host_port: &str) -> String {
+        let scheme = self.identity.as_ref().map_or("http", |_| "https");
+        format!("{scheme}://{host_port}/v1")
+    }
+
+    /// The certificate of the authority that issued its own, in PEM.
+    ///
+    /// # Errors
+    ///
+    /// When it has none, because it speaks no TLS.
+    pub fn ca_file(&self) -> Result<PathBuf> {
+        let identity = self.identity.as_ref();
+        Ok(identity.context("the upstream speaks no TLS")?.ca_file())
+    }
+
+    /// The next `connections` over HTTP/2 end (GOAWAY) when their first request comes, and say that
+    /// it was not processed.
+    pub fn turn_away(&self, connections: usize) {
+        self.shared
+            .turning_away
+            .store(connections, Ordering::Relaxed);
     }
 
     /// The address as `host:port`.
@@ -264,9 +328,9 @@ impl Shared {
     }
 
     /// Opens the record of an exchange and returns its place.
-    fn begin(&self, request: Request) -> usize {
+    fn begin(&self, request: Request, connection: usize) -> usize {
         let mut exchanges = self.exchanges.lock();
-        exchanges.push(Exchange::begun(request));
+        exchanges.push(Exchange::begun(request, connection));
         exchanges.len() - 1
     }
 
@@ -277,14 +341,52 @@ impl Shared {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+/// How connections are received.
+#[derive(Clone)]
+struct Door {
+    acceptor: Option<TlsAcceptor>,
+    streams_max: u32,
+}
+
+/// One connection's part in the whole.
+struct Guest {
+    /// Which connection it is, from 0.
+    number: usize,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+impl Door {
+    async fn serve(self, stream: TcpStream, guest: Guest) {
+        // Each piece must leave when it is written, not when the kernel has gathered more.
+        drop(stream.set_nodelay(true));
+        let Some(acceptor) = self.acceptor else {
+            return connection::serve(stream, guest).await;
+        };
+        // Who does not trust the certificate leaves.
+        let Ok(stream) = acceptor.accept(stream).await else {
+            return;
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            http2::serve(stream, self.streams_max, guest).await;
+        } else {
+            connection::serve(stream, guest).await;
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, door: Door, shared: Arc<Shared>, stop: CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         // A connection that was gone before it was accepted is the client's affair.
         let Ok((stream, _peer)) = accepted else {
             continue;
         };
-        shared.connections.fetch_add(1, Ordering::Relaxed);
-        let serving = connection::serve(stream, Arc::clone(&shared));
+        let guest = Guest {
+            number: shared.connections.fetch_add(1, Ordering::Relaxed),
+            shared: Arc::clone(&shared),
+            stop: stop.clone(),
+        };
+        let serving = door.clone().serve(stream, guest);
         let stop = stop.clone();
         shared
             .tasks

@@ -1,52 +1,67 @@
 //! One connection: read a request, play its script, remember what left, again.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep};
+use tokio_rustls::server::TlsStream;
 
 use super::record::{End, Sent};
 use super::render::{self, Step};
 use super::request::{self, Request};
 use super::script::Script;
-use super::{Shared, content};
+use super::{Guest, Shared, content};
+
+/// A connection, in clear or over TLS.
+pub(super) trait Connection: AsyncRead + AsyncWrite + Unpin {
+    /// The TCP connection beneath.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Connection for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Connection for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
 
 /// Serves one connection until one side is done with it.
-pub(super) async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
-    // Each piece must leave when it is written, not when the kernel has gathered more.
-    drop(stream.set_nodelay(true));
+pub(super) async fn serve(mut stream: impl Connection, guest: Guest) {
     let mut buffer = BytesMut::new();
     // A request that cannot be read ends the connection: the hub sees it as a cut, which it is.
     while let Ok(Some(request)) = request::read(&mut stream, &mut buffer).await {
         let end = if is_chat(&request) {
-            answer_chat(&mut stream, &mut buffer, &shared, request).await
+            answer_chat(&mut stream, &mut buffer, &guest, request).await
         } else {
-            answer_other(&mut stream, &shared, request).await
+            answer_other(&mut stream, &guest.shared, request).await
         };
         match end {
             End::Complete => {}
             End::Reset => {
                 // With no lingering, closing the socket sends RST instead of FIN.
-                drop(stream.set_zero_linger());
+                drop(stream.tcp().set_zero_linger());
                 return;
             }
-            End::Closed | End::ClientLeft => return,
+            End::Closed | End::Refused | End::ClientLeft => return,
         }
     }
 }
 
-fn is_chat(request: &Request) -> bool {
+pub(super) fn is_chat(request: &Request) -> bool {
     let path = request.path.split('?').next().unwrap_or_default();
     request.method == "POST" && path.ends_with("/chat/completions")
 }
 
-async fn answer_other(stream: &mut TcpStream, shared: &Shared, request: Request) -> End {
+/// What is done with a request to another route than that of chats.
+pub(super) fn script_of_other(shared: &Shared, request: &Request) -> Script {
     let path = request.path.split('?').next().unwrap_or_default();
-    let script = if let Some(script) = shared.routed(path, &request) {
+    if let Some(script) = shared.routed(path, request) {
         script
     } else if request.method == "GET" && path.ends_with("/models") {
         Script::json(200, &content::models())
@@ -56,7 +71,11 @@ async fn answer_other(stream: &mut TcpStream, shared: &Shared, request: Request)
             404,
             &content::error(&message, "invalid_request_error", Some("not_found")),
         )
-    };
+    }
+}
+
+async fn answer_other(stream: &mut impl Connection, shared: &Shared, request: Request) -> End {
+    let script = script_of_other(shared, &request);
     let steps = render::steps(&script, &request);
     shared.others.lock().push(request);
     for step in steps {
@@ -70,15 +89,16 @@ async fn answer_other(stream: &mut TcpStream, shared: &Shared, request: Request)
 }
 
 async fn answer_chat(
-    stream: &mut TcpStream,
+    stream: &mut impl Connection,
     buffer: &mut BytesMut,
-    shared: &Shared,
+    guest: &Guest,
     request: Request,
 ) -> End {
+    let shared = &guest.shared;
     let script = shared.script_for(&request);
     let steps = render::steps(&script, &request);
-    let place = shared.begin(request);
-    let (mut reader, mut writer) = stream.split();
+    let place = shared.begin(request, guest.number);
+    let (mut reader, mut writer) = split(stream);
     let play = play(&mut writer, shared, place, steps);
     let end = tokio::select! {
         biased;
@@ -90,7 +110,12 @@ async fn answer_chat(
 }
 
 /// Plays the steps; the end is what the last of them made of the connection.
-async fn play(writer: &mut WriteHalf<'_>, shared: &Shared, place: usize, steps: Vec<Step>) -> End {
+async fn play(
+    writer: &mut (impl AsyncWrite + Unpin),
+    shared: &Shared,
+    place: usize,
+    steps: Vec<Step>,
+) -> End {
     for step in steps {
         let written = match step {
             Step::Head { status, bytes } => {
@@ -126,6 +151,8 @@ async fn play(writer: &mut WriteHalf<'_>, shared: &Shared, place: usize, steps: 
             Step::Stall => std::future::pending().await,
             Step::Close => return End::Closed,
             Step::Reset => return End::Reset,
+            // HTTP/1.1 has no words for it.
+            Step::Refuse => return End::Refused,
         };
         if written.is_err() {
             return End::ClientLeft;
@@ -134,7 +161,7 @@ async fn play(writer: &mut WriteHalf<'_>, shared: &Shared, place: usize, steps: 
     End::Complete
 }
 
-async fn write(writer: &mut WriteHalf<'_>, bytes: &[u8]) -> Result<()> {
+async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<()> {
     writer
         .write_all(bytes)
         .await
@@ -150,6 +177,6 @@ fn framed(bytes: &Bytes) -> BytesMut {
 }
 
 /// Comes back when the client has closed or reset the connection; keeps what it sends meanwhile.
-async fn client_leaves(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut) {
+async fn client_leaves(reader: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) {
     while reader.read_buf(buffer).await.is_ok_and(|count| count > 0) {}
 }

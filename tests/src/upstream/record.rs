@@ -12,6 +12,8 @@ use crate::sse::{Decoder, Event};
 pub struct Exchange {
     /// What came.
     pub request: Request,
+    /// The number of the connection on which it came, from 0.
+    pub connection: usize,
     /// The status that was sent, once it was.
     pub status: Option<u16>,
     /// The pieces of the body as they left, each one TCP write.
@@ -38,14 +40,17 @@ pub enum End {
     Closed,
     /// The script reset the connection.
     Reset,
+    /// The script refused the request before it was processed.
+    Refused,
     /// The client went away first.
     ClientLeft,
 }
 
 impl Exchange {
-    pub(super) fn begun(request: Request) -> Self {
+    pub(super) fn begun(request: Request, connection: usize) -> Self {
         Self {
             request,
+            connection,
             status: None,
             sent: Vec::new(),
             end: None,

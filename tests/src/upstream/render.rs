@@ -33,6 +33,8 @@ pub(super) enum Step {
     Close,
     /// Reset the connection.
     Reset,
+    /// Say that the request was not processed, and end it.
+    Refuse,
 }
 
 /// A moment in the undisturbed course of a body.
@@ -56,6 +58,10 @@ pub(super) fn steps(script: &Script, request: &Request) -> Vec<Step> {
         Reply::NotHttp(bytes) => {
             play.reach(Point::BeforeHeaders);
             play.steps.extend([Step::Frame(bytes.clone()), Step::Close]);
+        }
+        Reply::Refused => {
+            play.reach(Point::BeforeHeaders);
+            play.steps.push(Step::Refuse);
         }
         Reply::Fixed(fixed) => play.plain(fixed),
         Reply::Answer(answer) if request.wants_stream() => play.stream(answer, request),

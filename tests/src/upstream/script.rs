@@ -32,6 +32,8 @@ pub(super) enum Reply {
     Fixed(Fixed),
     /// Bytes that are not HTTP, then the connection is closed.
     NotHttp(Bytes),
+    /// Word that the request was not processed (`REFUSED_STREAM`); in HTTP/1.1 a hang-up.
+    Refused,
 }
 
 /// A chat completion.
@@ -152,6 +154,11 @@ impl Script {
     /// The connection is closed without an answer.
     pub fn hang_up() -> Self {
         Self::of(Reply::NotHttp(Bytes::new()))
+    }
+
+    /// The stream is refused (`REFUSED_STREAM`): nothing was done with the request.
+    pub fn refuse() -> Self {
+        Self::of(Reply::Refused)
     }
 
     fn of(reply: Reply) -> Self {
