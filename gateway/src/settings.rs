@@ -11,13 +11,15 @@ pub mod value;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use nexus_events::outbox::{Release, SyncMode};
 
 pub use master_key::MasterKeySettings;
 pub use role::{LogFormat, NatsSync, RoleSettings};
 pub use secret::Secret;
+
+use crate::provider::transport::Roots;
 
 /// A request's body may have this many bytes: 32 MiB, what the outbox takes as one record.
 pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -51,6 +53,9 @@ pub struct GatewaySettings {
     /// Time that a provider's answer may stand still, in seconds
     #[arg(long = "upstream-idle-seconds", env = "NEXUS_UPSTREAM_IDLE_SECONDS", default_value = "120", value_parser = value::seconds)]
     pub upstream_idle: Duration,
+    /// Certificates (PEM) of authorities that are trusted for providers, besides the system's
+    #[arg(long, env = "NEXUS_UPSTREAM_CA_FILE", value_parser = value::path)]
+    pub upstream_ca_file: Option<PathBuf>,
     /// How often each provider is looked at whether it can be reached, in seconds; 0: never
     #[arg(long = "health-interval-seconds", env = "NEXUS_HEALTH_INTERVAL_SECONDS", default_value = "30", value_parser = value::seconds_or_never)]
     pub health_interval: Duration,
@@ -92,6 +97,19 @@ impl GatewaySettings {
             );
         }
         Ok(key.cloned())
+    }
+
+    /// The authorities that are trusted for providers besides the system's.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no certificate of an authority.
+    pub fn upstream_roots(&self) -> anyhow::Result<Roots> {
+        let file = self.upstream_ca_file.as_ref();
+        let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) else {
+            return Ok(Roots::default());
+        };
+        Roots::read(path)
+            .with_context(|| format!("read NEXUS_UPSTREAM_CA_FILE, {}", path.display()))
     }
 }
 

@@ -36,6 +36,7 @@ pub async fn run(command: StandaloneCommand) -> anyhow::Result<ExitCode> {
         role.nats_sync = NatsSync::Always;
     }
     command.gateway.admin_key()?;
+    command.gateway.upstream_roots()?;
     let process = Process::begin(STANDALONE, role)?;
     let (listener, listen) = bind(command.gateway.listen).await?;
     let metrics = process.serve_probes().await?;

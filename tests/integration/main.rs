@@ -22,6 +22,7 @@ mod dialects;
 mod ernie_v1;
 mod frameworks;
 mod harness_hub;
+mod http2;
 mod kill;
 mod lease;
 mod lifecycle;

@@ -37,6 +37,8 @@ struct View {
     upstream_connect_seconds: f64,
     upstream_first_byte_seconds: f64,
     upstream_idle_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ca_file: Option<String>,
     health_interval_seconds: f64,
     shared_state: &'static str,
     master_key_id: String,
@@ -80,6 +82,10 @@ pub async fn get(Extract(state): Extract<State>, _: NoParameters) -> Result<Resp
         upstream_connect_seconds: gateway.upstream_connect.as_secs_f64(),
         upstream_first_byte_seconds: gateway.upstream_first_byte.as_secs_f64(),
         upstream_idle_seconds: gateway.upstream_idle.as_secs_f64(),
+        upstream_ca_file: gateway
+            .upstream_ca_file
+            .as_ref()
+            .map(|path| path.display().to_string()),
         health_interval_seconds: gateway.health_interval.as_secs_f64(),
         shared_state: if role.redis_url().is_some() {
             "redis"

@@ -40,6 +40,7 @@ impl GatewayCommand {
     /// It cannot start.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         telemetry::start(self.role.log_format, &self.role.log)?;
+        self.gateway.upstream_roots()?;
         let master_key = self.master_key.required()?;
         let nats_url = self.role.required_nats_url(GATEWAY)?;
         let process = Process::begin(GATEWAY, self.role)?;

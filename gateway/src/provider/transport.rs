@@ -1,14 +1,19 @@
 //! The only place that speaks to the network on behalf of a provider.
 //!
-//! One HTTP client for all providers: connections are pooled and reused,
-//! Nagle's algorithm is off (a chunk must not wait for the next), redirects are
-//! not followed (a key would go where nobody configured), and no proxy is taken
-//! from the environment. Each wait has its own bound: for the connection, for
-//! the first byte, between two reads.
+//! Connections are pooled and reused, and a provider that speaks HTTP/2 gets
+//! another one when many requests are under way (`pool`). Nagle's algorithm is
+//! off (a chunk must not wait for the next), redirects are not followed (a key
+//! would go where nobody configured), and no proxy is taken from the
+//! environment. Each wait has its own bound: for the connection, for the first
+//! byte, between two reads. A connection that is silent is pinged where its
+//! protocol can (HTTP/2), and closed when no answer comes.
 
+mod client;
+mod failure;
+mod pool;
 mod with_token;
 
-use std::{error::Error, pin::Pin, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -16,7 +21,13 @@ use nexus_events::exchange_event::FailureReason;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use url::Url;
 
+use self::{
+    failure::{cut, late, stalled, too_large, without_answer},
+    pool::{Place, Pool},
+};
 use super::{HttpRequest, ProviderError, Retry, UpstreamRequest, hops, token::Tokens};
+
+pub use self::client::{Roots, RootsError, TransportError};
 
 /// The body of a whole answer: 31 MiB.
 ///
@@ -26,12 +37,13 @@ pub const RESPONSE_BYTES_MAX: usize = 31 * 1024 * 1024;
 /// The body of an error answer: 64 KiB; error objects are a few hundred bytes.
 pub const ERROR_BYTES_MAX: usize = 64 * 1024;
 
-/// Idle connections kept for each provider: 128; more would outlive any burst for nothing.
-const IDLE_CONNECTIONS_MAX: usize = 128;
+/// Silence on an HTTP/2 connection before a ping: 20 s, so that a dead one is noticed within half a minute.
+///
+/// A model that thinks is silent for minutes, and its server answers pings all the same.
+const PING_AFTER: Duration = Duration::from_secs(20);
 
-/// How long an idle connection is kept: 30 s, below the keep-alive of common front ends (60–75 s),
-/// so that it is rarely the provider who closes first.
-const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// Until a ping is answered: 10 s, many times any round trip.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The bounds of each wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +54,10 @@ pub struct TransportSettings {
     pub first_byte: Duration,
     /// Between two reads of the answer's body.
     pub idle: Duration,
+    /// From the last sign of life on an HTTP/2 connection with requests under way to a ping.
+    pub ping_after: Duration,
+    /// From a ping to its answer; without one the connection is closed.
+    pub ping_timeout: Duration,
 }
 
 impl Default for TransportSettings {
@@ -50,6 +66,8 @@ impl Default for TransportSettings {
             connect: Duration::from_secs(10),
             first_byte: Duration::from_mins(5),
             idle: Duration::from_mins(2),
+            ping_after: PING_AFTER,
+            ping_timeout: PING_TIMEOUT,
         }
     }
 }
@@ -63,15 +81,10 @@ pub struct Bounds {
     pub idle: Option<Duration>,
 }
 
-/// The client is not usable on this machine.
-#[derive(Debug, thiserror::Error)]
-#[error("set up the HTTP client for providers")]
-pub struct TransportError(#[from] reqwest::Error);
-
 /// Sends requests to providers.
 #[derive(Clone, Debug)]
 pub struct Transport {
-    client: reqwest::Client,
+    pool: Pool,
     settings: TransportSettings,
     /// Whose calls they are; none in tests of parts.
     mark: Option<HeaderValue>,
@@ -121,8 +134,15 @@ struct FirstByte {
 }
 
 enum Source {
-    Http(reqwest::Response),
+    Http(Box<Coming>),
     Local(Box<dyn Iterator<Item = Bytes> + Send>),
+}
+
+/// An answer from the network.
+struct Coming {
+    response: reqwest::Response,
+    /// Given up with the answer.
+    _place: Place,
 }
 
 impl std::fmt::Debug for UpstreamBody {
@@ -132,21 +152,14 @@ impl std::fmt::Debug for UpstreamBody {
 }
 
 impl Transport {
-    /// A transport with an empty pool.
+    /// A transport with empty pools.
     ///
     /// # Errors
     /// [`TransportError`]: no certificates, or no cryptography provider installed.
-    pub fn new(settings: TransportSettings) -> Result<Self, TransportError> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(settings.connect)
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .tcp_nodelay(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()?;
+    pub fn new(settings: TransportSettings, roots: &Roots) -> Result<Self, TransportError> {
+        let clients = client::clients(pool::CLIENTS, &settings, roots)?;
         Ok(Self {
-            client,
+            pool: Pool::new(clients),
             settings,
             mark: None,
             tokens: Tokens::default(),
@@ -193,12 +206,19 @@ impl Transport {
     /// [`ProviderError`]: nobody did within the bound of a connection.
     pub async fn reach(&self, url: Url) -> Result<StatusCode, ProviderError> {
         let bound = self.settings.connect;
-        let sent = self.client.get(url).send();
+        let (client, place) = self.client(&url)?;
+        let sent = client.get(url).send();
         let response = timeout(bound, sent)
             .await
             .map_err(|_elapsed| late(bound))?
             .map_err(without_answer)?;
+        place.answered_in(response.version());
         Ok(response.status())
+    }
+
+    fn client(&self, url: &Url) -> Result<(&reqwest::Client, Place), ProviderError> {
+        let taken = self.pool.take(url);
+        taken.ok_or_else(|| ProviderError::new(FailureReason::Internal, "There is no HTTP client."))
     }
 
     async fn post(
@@ -215,8 +235,8 @@ impl Transport {
             until: Instant::now() + first_byte,
             bound: first_byte,
         };
-        let sent = self
-            .client
+        let (client, place) = self.client(&request.url)?;
+        let sent = client
             .post(request.url)
             .headers(request.headers)
             .body(request.body)
@@ -225,13 +245,19 @@ impl Transport {
             .await
             .map_err(|_elapsed| late(first_byte))?
             .map_err(without_answer)?;
+        place.answered_in(response.version());
         let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
+        let coming = Coming {
+            response,
+            _place: place,
+        };
         Ok(Upstream {
             status,
-            headers: std::mem::take(response.headers_mut()),
+            headers,
             body: UpstreamBody {
                 first: status.is_success().then_some(first),
-                ..body(Source::Http(response), idle)
+                ..body(Source::Http(Box::new(coming)), idle)
             },
         })
     }
@@ -266,13 +292,13 @@ impl UpstreamBody {
                 tokio::task::consume_budget().await;
                 Ok(pieces.next())
             }
-            Source::Http(response) => {
+            Source::Http(coming) => {
                 let first = self.first.filter(|_| !self.has_begun);
                 let until = first.map_or_else(|| Instant::now() + idle, |first| first.until);
                 self.timer.as_mut().reset(until);
                 let bytes = tokio::select! {
                     biased;
-                    bytes = response.chunk() => bytes,
+                    bytes = coming.response.chunk() => bytes,
                     () = self.timer.as_mut() => {
                         return Err(first.map_or_else(|| stalled(idle), |first| late(first.bound)));
                     }
@@ -339,59 +365,6 @@ fn within(bytes: Bytes, bytes_max: usize) -> Result<Bytes, ProviderError> {
         return Err(too_large(bytes_max));
     }
     Ok(bytes)
-}
-
-fn too_large(bytes_max: usize) -> ProviderError {
-    let message = format!("The provider's answer is larger than {bytes_max} bytes.");
-    ProviderError::new(FailureReason::UpstreamTooLarge, message)
-}
-
-fn late(bound: Duration) -> ProviderError {
-    let message = format!(
-        "The provider did not begin to answer within {}.",
-        spelled(bound)
-    );
-    ProviderError::new(FailureReason::UpstreamTimeout, message)
-}
-
-fn stalled(bound: Duration) -> ProviderError {
-    let message = format!("The provider's answer stood still for {}.", spelled(bound));
-    ProviderError::new(FailureReason::UpstreamStalled, message)
-}
-
-fn spelled(bound: Duration) -> String {
-    match bound.subsec_millis() {
-        0 => format!("{} s", bound.as_secs()),
-        _ => format!("{} ms", bound.as_millis()),
-    }
-}
-
-fn cut(error: reqwest::Error) -> ProviderError {
-    let message = "The provider's answer was cut off.";
-    ProviderError::new(FailureReason::UpstreamCut, message).caused_by(error.without_url())
-}
-
-fn without_answer(error: reqwest::Error) -> ProviderError {
-    let (reason, message) = if error.is_connect() {
-        let message = "No connection to the provider could be made.";
-        (FailureReason::UpstreamRefused, message)
-    } else if is_no_http(&error) {
-        let message = "The provider's answer is not HTTP.";
-        (FailureReason::UpstreamMalformed, message)
-    } else {
-        let message = "The provider closed the connection without an answer.";
-        (FailureReason::UpstreamCut, message)
-    };
-    ProviderError::new(reason, message)
-        .with_retry(Retry::Now)
-        .caused_by(error.without_url())
-}
-
-fn is_no_http(error: &reqwest::Error) -> bool {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes
-        .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
-        .any(hyper::Error::is_parse)
 }
 
 #[cfg(test)]

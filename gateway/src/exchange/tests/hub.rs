@@ -31,7 +31,7 @@ use crate::{
     middleware::Arrival,
     provider::{
         hops::Hops,
-        transport::{Transport, TransportSettings},
+        transport::{Roots, Transport, TransportSettings},
     },
     routing::{Routing, Seen, chance::Chance},
     session::{ConversationOwners, Sessions},
@@ -208,6 +208,7 @@ impl Hub {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_millis(400),
             idle: Duration::from_millis(400),
+            ..TransportSettings::default()
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         let parts = Parts {
@@ -217,7 +218,7 @@ impl Hub {
                 Arc::clone(&metrics),
                 Chance::seeded(1),
             ),
-            transport: Transport::new(bounds).unwrap(),
+            transport: Transport::new(bounds, &Roots::default()).unwrap(),
             outbox,
             standstill: Standstill::default(),
             limits: Limits::new(Arc::<MemoryState>::clone(&shared), 0),
@@ -259,7 +260,7 @@ impl Hub {
 
     /// The same hub with other bounds for its waits for providers.
     pub(super) fn bounded(mut self, bounds: TransportSettings) -> Self {
-        self.parts.transport = Transport::new(bounds).unwrap();
+        self.parts.transport = Transport::new(bounds, &Roots::default()).unwrap();
         self.engine = Engine::new(self.parts.clone());
         self
     }

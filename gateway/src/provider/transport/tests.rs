@@ -27,17 +27,18 @@ async fn server(
     (url, tokio::task::spawn_local(serve))
 }
 
-fn transport() -> Transport {
+pub(super) fn transport() -> Transport {
     // A second installation is refused, which is as good.
     let _installed = rustls::crypto::ring::default_provider()
         .install_default()
         .is_ok();
-    Transport::new(TransportSettings {
+    let settings = TransportSettings {
         connect: Duration::from_secs(5),
         first_byte: Duration::from_millis(200),
         idle: Duration::from_millis(200),
-    })
-    .unwrap()
+        ..TransportSettings::default()
+    };
+    Transport::new(settings, &Roots::default()).unwrap()
 }
 
 fn request(url: &str) -> UpstreamRequest {

@@ -81,12 +81,14 @@ impl DataPlane {
             owners,
             Arc::clone(&clock),
         );
-        let transport = Transport::new(TransportSettings {
+        let bounds = TransportSettings {
             connect: settings.upstream_connect,
             first_byte: settings.upstream_first_byte,
             idle: settings.upstream_idle,
-        })?
-        .marked(hops::id(snapshot.message_key()));
+            ..TransportSettings::default()
+        };
+        let transport = Transport::new(bounds, &settings.upstream_roots()?)?
+            .marked(hops::id(snapshot.message_key()));
         let counting = Counting::new(Arc::new(TokenCounter::new(parts.tracker.clone())))
             .auditing(settings.token_audit_percent);
         let limits = Limits::new(Arc::clone(&shared), settings.rate_limit_rps);

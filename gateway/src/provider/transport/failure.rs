@@ -1,0 +1,63 @@
+//! What went wrong on the way, in the words of the events.
+
+use std::{error::Error, time::Duration};
+
+use nexus_events::exchange_event::FailureReason;
+
+use crate::provider::{ProviderError, Retry};
+
+pub(super) fn too_large(bytes_max: usize) -> ProviderError {
+    let message = format!("The provider's answer is larger than {bytes_max} bytes.");
+    ProviderError::new(FailureReason::UpstreamTooLarge, message)
+}
+
+pub(super) fn late(bound: Duration) -> ProviderError {
+    let message = format!(
+        "The provider did not begin to answer within {}.",
+        spelled(bound)
+    );
+    ProviderError::new(FailureReason::UpstreamTimeout, message)
+}
+
+pub(super) fn stalled(bound: Duration) -> ProviderError {
+    let message = format!("The provider's answer stood still for {}.", spelled(bound));
+    ProviderError::new(FailureReason::UpstreamStalled, message)
+}
+
+fn spelled(bound: Duration) -> String {
+    match bound.subsec_millis() {
+        0 => format!("{} s", bound.as_secs()),
+        _ => format!("{} ms", bound.as_millis()),
+    }
+}
+
+pub(super) fn cut(error: reqwest::Error) -> ProviderError {
+    let message = "The provider's answer was cut off.";
+    ProviderError::new(FailureReason::UpstreamCut, message).caused_by(error.without_url())
+}
+
+pub(super) fn without_answer(error: reqwest::Error) -> ProviderError {
+    let (reason, message) = if error.is_connect() {
+        let message = "No connection to the provider could be made.";
+        (FailureReason::UpstreamRefused, message)
+    } else if is_no_http(&error) {
+        let message = "The provider's answer is not HTTP.";
+        (FailureReason::UpstreamMalformed, message)
+    } else {
+        let message = "The provider closed the connection without an answer.";
+        (FailureReason::UpstreamCut, message)
+    };
+    ProviderError::new(reason, message)
+        .with_retry(Retry::Now)
+        .caused_by(error.without_url())
+}
+
+fn is_no_http(error: &reqwest::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_parse)
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
