@@ -227,6 +227,17 @@ impl ApiError {
         self.with_header(RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
 
+    /// The headers on the answer.
+    pub fn headers(&self) -> Option<&HeaderMap> {
+        self.headers.as_deref()
+    }
+
+    /// What `Retry-After` says.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let seconds = self.headers()?.get(RETRY_AFTER)?.to_str().ok()?;
+        seconds.parse().ok().map(Duration::from_secs)
+    }
+
     /// The error object: `{"error":{"message","type","code","param","request_id"}}`.
     pub fn body(&self, request: RequestId) -> Vec<u8> {
         let body = Body {

@@ -19,6 +19,7 @@ mod connection;
 pub mod frame;
 mod queue;
 mod request;
+mod told;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 mod gone;
 mod handshake;
 mod hops;
+mod told;
 
 use std::time::Duration;
 

@@ -5,9 +5,12 @@
 //! without a `type` the simple form `{"message", "model_name", "provider_id"?,
 //! "conversation_id"?, "id"?}`, which asks for a stream.
 //!
-//! To the client: `started` with the ids of request and conversation, then
+//! To the client: `started` with the ids of request and conversation and with
+//! what HTTP tells in headers (how the limits stand, what the cache did), then
 //! `chunk`s with their number or one `answer`, then `done`; or `error` in place
-//! of what is missing. An error that belongs to no request has no `id`.
+//! of what is missing, with the status that HTTP would have answered with and
+//! when to come back. An error that belongs to no request has no `id`, one that
+//! breaks an answer off has no status.
 
 use std::borrow::Cow;
 
@@ -20,6 +23,7 @@ use nexus_events::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{json, value::RawValue};
 
+use super::told::Limits;
 use crate::error::ApiError;
 
 /// The `id` of a request has at most 128 characters.
@@ -182,6 +186,11 @@ pub(super) enum Outgoing<'a> {
         id: &'a str,
         request_id: RequestId,
         conversation_id: Option<ConversationId>,
+        #[serde(skip_serializing_if = "Limits::is_empty")]
+        limits: Limits<'a>,
+        /// `hit` or `miss`; left out where the cache is off.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache: Option<&'static str>,
     },
     /// A chunk of the answer, with its number.
     Chunk {
@@ -198,6 +207,12 @@ pub(super) enum Outgoing<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a str>,
         error: &'a RawValue,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Limits::is_empty")]
+        limits: Limits<'a>,
     },
     /// Somebody is there.
     Pong,
@@ -213,19 +228,39 @@ impl Outgoing<'_> {
 
 /// The error frame of a request, or of a frame that belongs to none.
 pub(super) fn error(id: Option<&str>, error: &ApiError, request: RequestId) -> Utf8Bytes {
-    error_of(id, &error.body(request))
+    let body = error.body(request);
+    Outgoing::Error {
+        id,
+        error: object(&body),
+        status: Some(error.status.as_u16()),
+        retry_after_ms: (error.retry_after())
+            .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+        limits: Limits(error.headers()),
+    }
+    .text()
 }
 
-/// The same of an error's body as it goes out over HTTP.
+/// The error frame of an answer that is broken off, of an error's body as HTTP has it in a stream.
 pub(super) fn error_of(id: Option<&str>, body: &[u8]) -> Utf8Bytes {
+    Outgoing::Error {
+        id,
+        error: object(body),
+        status: None,
+        retry_after_ms: None,
+        limits: Limits(None),
+    }
+    .text()
+}
+
+/// The error object of an error's body.
+fn object(body: &[u8]) -> &RawValue {
     #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(borrow)]
         error: &'a RawValue,
     }
     let parsed: Option<Body<'_>> = serde_json::from_slice(body).ok();
-    let error = parsed.map_or(RawValue::NULL, |body| body.error);
-    Outgoing::Error { id, error }.text()
+    parsed.map_or(RawValue::NULL, |body| body.error)
 }
 
 /// What an event of a streamed answer is, as the engine frames them.

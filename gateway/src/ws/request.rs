@@ -14,9 +14,10 @@ use super::{
     Peer,
     frame::{self, Chat, Event, Outgoing},
     queue::{Gone, Queue},
+    told::Limits,
 };
 use crate::{
-    cache::Wish,
+    cache::{Outcome, Wish},
     endpoint::rejected,
     error::ApiError,
     exchange::{Ask, Operation, Reply, ReplyBody},
@@ -77,6 +78,8 @@ impl Request {
             id: &self.id,
             request_id: self.number,
             conversation_id: served.conversation,
+            limits: Limits(Some(&served.limits)),
+            cache: served.cache.map(Outcome::as_str),
         };
         self.send(started.text()).await?;
         match served.reply {
