@@ -185,8 +185,11 @@ async fn read(
         From::After(sequence) => sequence,
     };
     let mut reader = log.reader(stream, filter, after);
+    // Behind it there may be cursors and what the filter leaves out: none of that ever comes.
+    let end = log.last_of_subject(stream, reader.filter()).await?;
+    let end = end.map_or(0, |message| message.sequence);
     loop {
-        if no_follow && reader.position() >= last {
+        if no_follow && reader.position() >= end {
             return Ok(());
         }
         for message in reader.next_batch(LINES_MAX).await? {

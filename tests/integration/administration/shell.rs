@@ -58,6 +58,15 @@ async fn tail_prints_the_events_as_they_are() -> Result<()> {
     let some = nexus(&hub, &[&from_start[..], &filter].concat()).await?;
     let some = events(&some.succeeded()?.stdout)?;
     assert_eq!(kinds(&some), ["ai.nexus.exchange.completed.v1"]);
+    // What matches nothing ends all the same.
+    let none = [
+        "--stream",
+        "exchanges",
+        "--filter",
+        "nexus.exchange.*.presumed_lost.>",
+    ];
+    let none = nexus(&hub, &[&from_start[..], &none].concat()).await?;
+    assert_eq!(none.succeeded()?.stdout, "");
 
     // It goes on with what comes, until Ctrl-C.
     let mut tail = hub.command(["events", "tail", "--from", "start", "--stream", "exchanges"]);
