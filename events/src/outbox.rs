@@ -34,6 +34,7 @@
 
 mod adopted;
 mod batch;
+mod cursor;
 mod disk;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -62,6 +63,7 @@ use crate::{
 };
 
 pub use adopted::{Adopted, OpenState};
+pub use cursor::Cursor;
 use joint::Joint;
 pub use open_request::{OpenCount, OpenRequest};
 pub use shipper::Shipper;

@@ -13,6 +13,7 @@
 //!
 //! *What it never does.* It does no IO and keeps nothing beside what one stream needs.
 
+mod again;
 mod body;
 mod candidate;
 mod chat;
@@ -30,7 +31,7 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use nexus_events::{clock::UnixMillis, id::RequestId};
 
-pub(crate) use self::{body::Translated, spoken::Spoken};
+pub(crate) use self::{again::asked_again, body::Translated, spoken::Spoken};
 use self::{candidate::Carriers, chat::Chunk, fields::Fields};
 use crate::{
     limits::estimate::Estimate,

@@ -70,7 +70,8 @@ pub async fn outermost(Extract(state): Extract<State>, request: Request, next: N
     let is_anthropic = messages::error::is_spoken_at(request.uri().path());
     let arrival = Arrival {
         at: Instant::now(),
-        time: state.clock.now(),
+        // One moment for both, so that whoever has the id has the other.
+        time: id.drawn_at(),
     };
     request.extensions_mut().insert(id);
     request.extensions_mut().insert(arrival);

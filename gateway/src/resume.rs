@@ -3,7 +3,9 @@
 //! *What it is.* Each frame of a streamed answer carries the number of its
 //! chunk as `id`. Whoever comes back with the last one gets the rest: the
 //! chunks that the log holds, then those that come, from any gateway. What has
-//! ended replays whole.
+//! ended replays whole. It comes in the form in which it was asked for: what was
+//! asked for in a dialect is translated from the log's chunks once more, and of
+//! the frames the client gets those that it lacks.
 //!
 //! *What it promises.* A chunk is given out once and in order. The stream ends
 //! as the exchange did: `[DONE]`, or an error as an event; one whose gateway
@@ -17,19 +19,31 @@
 //! *What it costs.* Two consumers at the broker for each client, so there is a
 //! bound. The exchange itself knows nothing of it.
 
+mod arrival;
+mod late;
 mod play;
 mod playback;
 mod search;
 
-use nexus_events::{exchange_event::Received, id::RequestId, log::history::HistoryError};
-use tokio::sync::OwnedSemaphorePermit;
+use std::time::Duration;
 
-use self::{play::Play, playback::Playback};
+use nexus_events::{exchange_event::Received, id::RequestId, log::history::HistoryError};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+
+use self::{play::Play, playback::Playback, search::Sought};
 use crate::{
+    dialect::{Asked, Dialect},
     error::{ApiError, INVALID_REQUEST},
     exchange::{Reply, client::Client},
     state::AppState,
 };
+
+/// When to come back for what is not in the log yet: 2 s. A broker that is back gets all within less.
+const COME_BACK: Duration = Duration::from_secs(2);
+
+/// A request is looked for in the log for so long: a minute; a broker that is gone in between is
+/// waited for no longer.
+const SOUGHT_WITHIN: Duration = Duration::from_mins(1);
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug)]
@@ -42,25 +56,37 @@ pub struct Wanted {
     pub original_pace: bool,
 }
 
+/// An answer that is given out.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// In the form of chat.
+    pub(crate) reply: Reply,
+    /// The dialect that its request was made in, into which it is to be translated; then it comes
+    /// from its first chunk on.
+    pub(crate) spoken: Option<(&'static dyn Dialect, Asked)>,
+}
+
 /// Begins to give an answer out; `may_see` says whose requests the caller may see.
 ///
 /// # Errors
 /// 404: there is no such request that the caller may see; 409: its answer was not streamed; 503:
-/// the broker is away, or too many answers are read from it.
-pub async fn begin(
+/// the broker is away, too many answers are read from it, or the request may be on its way to it.
+pub(crate) async fn begin(
     state: &AppState,
     wanted: Wanted,
     may_see: impl Fn(&Received) -> bool,
-) -> Result<Reply, ApiError> {
+) -> Result<Begun, ApiError> {
     if !state.log.is_connected() {
         return Err(broker_away());
     }
     let permit = state.limits.resumed()?;
-    let found = search::received(&state.log, wanted.request, state.clock.now())
-        .await
-        .map_err(unreadable)?
-        .filter(|found| may_see(&found.received))
-        .ok_or_else(|| ApiError::not_found("request"))?;
+    let sought = timeout(SOUGHT_WITHIN, search::received(state, wanted.request));
+    let sought = sought.await.map_err(|_elapsed| broker_away())?;
+    let found = match sought.map_err(unreadable)? {
+        Sought::Found(found) if may_see(&found.received) => found,
+        Sought::Found(_) | Sought::Nothing => return Err(ApiError::not_found("request")),
+        Sought::MayCome => return Err(on_its_way()),
+    };
     if !found.received.stream {
         return Err(ApiError::new(
             http::StatusCode::CONFLICT,
@@ -69,12 +95,18 @@ pub async fn begin(
             "The answer to this request was not streamed; GET /requests/{id} shows it.",
         ));
     }
-    let chunks = search::chunks(&state.log, wanted.request)
+    let chunks = search::chunks(&state.log, wanted.request, found.stored)
         .await
         .map_err(unreadable)?;
+    // A translation begins at the first chunk, whatever the client has.
+    let from = if found.spoken.is_some() {
+        0
+    } else {
+        wanted.next
+    };
     let play = Play {
         wanted,
-        playback: Playback::new(wanted.request, wanted.next, found.wants_usage),
+        playback: Playback::new(wanted.request, from, found.wants_usage),
         exchanges: found.reader,
         chunks,
         log: state.log.clone(),
@@ -83,7 +115,9 @@ pub async fn begin(
     let (client, waiting) = Client::waiting(state.hard_stop.clone());
     drop(state.tracker.spawn(run(play, client, permit)));
     let broken_off = |_| Err(ApiError::internal("the answer could not be read"));
-    waiting.await.unwrap_or_else(broken_off)
+    let reply = waiting.await.unwrap_or_else(broken_off)?;
+    let spoken = found.spoken;
+    Ok(Begun { reply, spoken })
 }
 
 async fn run(play: Play, client: Client, permit: OwnedSemaphorePermit) {
@@ -96,6 +130,15 @@ fn broker_away() -> ApiError {
         "broker_unavailable",
         "The log cannot be read now: the broker does not answer.",
     )
+    .with_retry_after(COME_BACK)
+}
+
+fn on_its_way() -> ApiError {
+    ApiError::unavailable(
+        "not_in_the_log_yet",
+        "The log does not hold this request yet; if there is one, it is still in the outbox of a gateway.",
+    )
+    .with_retry_after(COME_BACK)
 }
 
 fn unreadable(error: HistoryError) -> ApiError {

@@ -360,11 +360,11 @@ async fn a_moment_is_found_in_a_stream_full_of_cursors() -> Result<()> {
     let dir = TempDir::new()?;
     let (outbox, _) = open(dir.path())?;
     let shipper = shipper(&log);
-    shipper.ship(&outbox);
     assert_eq!(
         log.sequence_at(Stream::Audit, SystemClock.now()).await?,
         log.stream_state(Stream::Audit).await?.last_sequence + 1
     );
+    shipper.ship(&outbox);
     for _ in 0..20 {
         outbox.append(&record(Lane::Audit, "x")?)?;
         shipped(&outbox).await?;

@@ -1,5 +1,8 @@
 //! A streamed answer is resumed: at another gateway, from any chunk on, after its gateway died.
 
+mod dialects;
+mod late;
+
 use anyhow::{Context, ensure};
 use nexus_tests::account::shipped;
 use nexus_tests::client::{ChatStream, Ending};

@@ -40,6 +40,7 @@ pub mod broker;
 pub mod broker_cluster;
 pub mod chaos;
 pub mod client;
+pub mod clock;
 pub mod gate;
 pub mod held;
 pub mod hub;
@@ -62,6 +63,7 @@ pub use broker::Broker;
 pub use broker_cluster::BrokerCluster;
 pub use chaos::Chaos;
 pub use client::Client;
+pub use clock::MovedClock;
 pub use gate::Gate;
 
 pub use hub::{Cluster, Hub};

@@ -74,17 +74,27 @@ impl Log {
     /// # Errors
     /// [`LogError::Broker`].
     pub async fn sequence_at(&self, stream: Stream, moment: UnixMillis) -> Result<u64, LogError> {
+        self.sequence_of(stream, stream.events(), moment).await
+    }
+
+    /// The same of the messages that a filter matches.
+    pub(crate) async fn sequence_of(
+        &self,
+        stream: Stream,
+        filter: &str,
+        moment: UnixMillis,
+    ) -> Result<u64, LogError> {
         let state = self.stream_state(stream).await?;
         let (mut low, mut high) = (state.first_sequence, state.last_sequence.saturating_add(1));
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.event_from(stream, middle).await? {
+            match self.first_from(stream, filter, middle).await? {
                 Some((sequence, time)) if time < moment => low = sequence.max(middle) + 1,
                 Some(_) | None => high = middle,
             }
         }
-        // The sequence found may be that of a cursor; the event is behind it.
-        let found = self.event_from(stream, low).await?;
+        // The sequence found may be that of another message; the one that matches is behind it.
+        let found = self.first_from(stream, filter, low).await?;
         Ok(
             found.map_or(state.last_sequence.saturating_add(1), |(sequence, _)| {
                 sequence
@@ -299,19 +309,20 @@ impl Log {
     /// # Errors
     /// [`LogError::Broker`].
     pub async fn first_event(&self, stream: Stream) -> Result<Option<u64>, LogError> {
-        let first = self.event_from(stream, 1).await?;
+        let first = self.first_from(stream, stream.events(), 1).await?;
         Ok(first.map(|(sequence, _)| sequence))
     }
 
-    /// Sequence and time of the first event at or after a sequence.
-    async fn event_from(
+    /// Sequence and time of the first message at or after a sequence that a filter matches.
+    async fn first_from(
         &self,
         stream: Stream,
+        filter: &str,
         sequence: u64,
     ) -> Result<Option<(u64, UnixMillis)>, LogError> {
         let handle = self.handle(stream).await?;
         let found = handle
-            .get_first_raw_message_by_subject(stream.events(), sequence)
+            .get_first_raw_message_by_subject(filter, sequence)
             .await;
         match found {
             Ok(message) => {

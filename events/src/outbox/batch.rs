@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::{Client, HeaderMap, HeaderValue};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    clock::UnixMillis,
     id::OutboxId,
     log::publish::{Acknowledgement, WRONG_LAST_SEQUENCE},
+    outbox::cursor::Cursor,
     subject::{self, Lane},
 };
 
@@ -21,17 +20,6 @@ pub(super) const EVENTS_MAX: usize = 999;
 
 /// Most bytes in a batch: 8 MiB keeps one in flight well below the broker's and the client's buffers.
 pub(super) const BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// How far a lane of an outbox has been stored. The payload of its cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Cursor {
-    /// The outbox.
-    pub outbox: OutboxId,
-    /// The last position stored.
-    pub position: u64,
-    /// When it was written, by the gateway's clock.
-    pub time_ms: UnixMillis,
-}
 
 /// One event as it is published.
 #[derive(Clone, Debug)]

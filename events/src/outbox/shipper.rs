@@ -23,6 +23,8 @@
 //! `unshippable` event, so that it blocks nobody; where it was the end of an
 //! exchange, a bare end goes with it.
 
+mod complete;
+mod ended;
 pub(super) mod lane_reader;
 mod note;
 mod place;
@@ -38,11 +40,13 @@ use crate::{
     log::Log,
     outbox::{
         Adopted, Outbox, Store,
-        batch::{self, BatchError, Cursor, EVENTS_MAX, Outgoing, Refusal},
+        batch::{self, BatchError, EVENTS_MAX, Outgoing, Refusal},
+        cursor::Cursor,
     },
     subject::Lane,
 };
 
+use complete::Complete;
 use lane_reader::{Batch, LaneReader};
 use note::{Note, Noted};
 use place::Place;
@@ -100,6 +104,7 @@ impl Shipper {
                 store: Arc::clone(store),
                 place: None,
                 note: Note::of(store, lane),
+                complete: Complete::default(),
                 events_max: EVENTS_MAX,
                 refusals: 0,
                 delay: RETRY_DELAY,
@@ -123,6 +128,7 @@ struct LaneShipper {
     reader: Option<LaneReader>,
     place: Option<Place>,
     note: Note,
+    complete: Complete,
     /// Most events of the next batch: fewer after refusals.
     events_max: usize,
     refusals: u32,
@@ -160,9 +166,12 @@ impl LaneShipper {
                 if !self.alive {
                     return;
                 }
-                let idle = timeout(HEARTBEAT, self.store.progress.appended(self.lane)).await;
-                if idle.is_ok() {
-                    continue;
+                // The first cursor goes at once: from then on everybody knows of the outbox.
+                if place.cursor_sequence > 0 {
+                    let appended = self.store.progress.appended(self.lane);
+                    if timeout(HEARTBEAT, appended).await.is_ok() {
+                        continue;
+                    }
                 }
             }
             self.publish(place, batch).await;
@@ -188,6 +197,9 @@ impl LaneShipper {
             .take()
             .unwrap_or_else(|| LaneReader::new(Arc::clone(&self.store), self.lane));
         let limits = (self.events_max, self.payload_max());
+        // The clock first: what is appended between the two is read as well.
+        let now = self.clock.now();
+        (self.complete).asks(now, self.store.last_position(self.lane));
         let read = tokio::task::spawn_blocking(move || {
             let batch = reader.next_batch(after, limits);
             (reader, batch)
@@ -260,6 +272,8 @@ impl LaneShipper {
             outbox: self.store.id(),
             position,
             time_ms: self.clock.now(),
+            complete_ms: self.complete.once_stored(position),
+            ended: false,
         };
         if !self.log.is_connected() {
             return Err(BatchError::Unknown(
@@ -277,6 +291,7 @@ impl LaneShipper {
                 sequence,
             });
         }
+        self.complete.stored(cursor.complete_ms);
         self.place = Some(Place {
             position,
             cursor_sequence: sequence,

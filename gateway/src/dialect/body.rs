@@ -13,7 +13,10 @@ use super::{Events, chat::Chunk};
 use crate::{
     exchange::{ReplyBody, client::BrokenOff},
     protocol::openai::response::error_object,
-    stream::{sse_decode::SseDecoder, sse_encode::DONE},
+    stream::{
+        sse_decode::SseDecoder,
+        sse_encode::{self, DONE},
+    },
 };
 
 /// The body of a response.
@@ -24,6 +27,8 @@ pub(crate) struct Translated<B = ReplyBody> {
     chat: B,
     decoder: SseDecoder,
     events: Box<dyn Events>,
+    /// Number of the first chunk that the client does not have.
+    next: u32,
     ended: bool,
 }
 
@@ -39,7 +44,32 @@ impl<B> Translated<B> {
             chat,
             decoder: SseDecoder::default(),
             events,
+            next: 0,
             ended: false,
+        }
+    }
+
+    /// The same for a client that has what was made of the chunks before a number.
+    ///
+    /// They are translated all the same: what comes later depends on them.
+    pub(crate) fn beginning_at(mut self, next: u32) -> Self {
+        self.next = next;
+        self
+    }
+
+    /// Appends what a chunk says, unless the client has it.
+    ///
+    /// The chunk's number stands at its last frame. What the translation keeps of a chunk until
+    /// later stands behind a later number, so by any number the client has the same as the hub.
+    fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut BytesMut) {
+        let number = str::from_utf8(self.decoder.last_id()).ok();
+        let number: Option<u32> = number.and_then(|digits| digits.parse().ok());
+        let from = out.len();
+        self.events.chunk(chunk, out);
+        match number {
+            Some(number) if number < self.next => out.truncate(from),
+            Some(number) => sse_encode::number_last(out, from, number),
+            None => {}
         }
     }
 
@@ -55,7 +85,7 @@ impl<B> Translated<B> {
                 self.ended = true;
             } else {
                 let chunk = Chunk::read(&event.data).map_err(broken_off)?;
-                self.events.chunk(&chunk, out);
+                self.chunk(&chunk, out);
             }
             if self.ended {
                 break;
@@ -128,7 +158,7 @@ mod tests {
 
     impl Events for Told {
         fn chunk(&mut self, _: &Chunk<'_>, out: &mut BytesMut) {
-            out.extend_from_slice(b"c");
+            out.extend_from_slice(b"c\n\n");
         }
 
         fn done(&mut self, out: &mut BytesMut) {
@@ -141,19 +171,33 @@ mod tests {
     }
 
     async fn translated(parts: &[&'static str]) -> Result<Bytes, BrokenOff> {
+        translated_from(0, parts).await
+    }
+
+    async fn translated_from(next: u32, parts: &[&'static str]) -> Result<Bytes, BrokenOff> {
         let frames: Vec<Result<_, Infallible>> = parts
             .iter()
             .map(|part| Ok(Frame::data(Bytes::from_static(part.as_bytes()))))
             .collect();
         let chat = StreamBody::new(stream::iter(frames)).map_err(|never| match never {});
-        let body = Translated::new(chat, Box::new(Told));
+        let body = Translated::new(chat, Box::new(Told)).beginning_at(next);
         Ok(body.collect().await?.to_bytes())
     }
 
     #[tokio::test]
     async fn events_are_translated_however_they_are_cut() {
         let parts = ["data: {}\n\nda", "ta: {}", "\n", "\ndata: [DO", "NE]\n\n"];
-        assert_eq!(translated(&parts).await.unwrap(), "ccd");
+        assert_eq!(translated(&parts).await.unwrap(), "c\n\nc\n\nd");
+    }
+
+    #[tokio::test]
+    async fn frames_have_the_number_of_their_chunk_and_those_before_are_left_out() {
+        let parts = ["id: 3\ndata: {}\n\n", "id: 5\ndata: {}\n\ndata: [DONE]\n\n"];
+        let whole = translated(&parts).await.unwrap();
+        assert_eq!(whole, "id: 3\nc\n\nid: 5\nc\n\nd");
+        let rest = translated_from(4, &parts).await.unwrap();
+        assert_eq!(rest, "id: 5\nc\n\nd");
+        assert_eq!(translated_from(6, &parts).await.unwrap(), "d");
     }
 
     #[tokio::test]
@@ -165,7 +209,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_is_an_end() {
         let parts = ["data: {}\n\n", "data: {\"error\":{\"message\":\"no\"}}\n\n"];
-        assert_eq!(translated(&parts).await.unwrap(), "cno");
+        assert_eq!(translated(&parts).await.unwrap(), "c\n\nno");
     }
 
     #[tokio::test]

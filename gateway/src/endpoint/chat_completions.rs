@@ -189,7 +189,7 @@ fn answer(served: Served, spoken: Option<(&'static dyn Dialect, Asked)>) -> Resp
     let (conversation, cache) = (served.conversation, served.cache);
     let mut response = match spoken {
         None => reply(served.reply),
-        Some((dialect, asked)) => translated(served.reply, dialect, asked),
+        Some(spoken) => translated(served.reply, spoken, 0),
     };
     response.headers_mut().extend(served.limits);
     // A UUID is a header value.
@@ -215,10 +215,11 @@ pub(super) fn reply(reply: Result<Reply, ApiError>) -> Response {
     }
 }
 
-fn translated(
+/// An answer in a dialect; of a streamed one, what is made of the chunks from `next` on.
+pub(super) fn translated(
     reply: Result<Reply, ApiError>,
-    dialect: &'static dyn Dialect,
-    asked: Asked,
+    (dialect, asked): (&'static dyn Dialect, Asked),
+    next: u32,
 ) -> Response {
     match reply {
         Ok(Reply::Whole(chat)) => match dialect.answer(&asked, &chat) {
@@ -226,7 +227,8 @@ fn translated(
             Err(error) => ApiError::internal(error).into_response(),
         },
         Ok(Reply::Stream(chat)) => {
-            event_stream(Body::new(Translated::new(chat, dialect.events(asked))))
+            let events = Translated::new(chat, dialect.events(asked));
+            event_stream(Body::new(events.beginning_at(next)))
         }
         Err(error) => error.into_response(),
     }

@@ -2,12 +2,13 @@
 //!
 //! `starting_after`, or the header `Last-Event-ID` that browsers send by
 //! themselves, names the last chunk that the client has; without either the
-//! answer comes whole. `pace=original` lets the chunks come as they came.
+//! answer comes whole. `pace=original` lets the chunks come as they came. The
+//! answer comes in the form in which it was asked for, chat or a dialect.
 
 use axum::{Extension, extract::State as Extract, response::Response};
 use http::HeaderMap;
 
-use super::chat_completions::reply;
+use super::chat_completions::{reply, translated};
 use crate::{
     admin::parameters::{PathParameter, QueryParameters},
     auth::{Access, Principal},
@@ -16,8 +17,8 @@ use crate::{
     state::State,
 };
 
-/// What SDKs put before the id of an answer.
-const PREFIX: &str = "chatcmpl-";
+/// What SDKs and the dialects put before the id of an answer.
+const PREFIXES: [&str; 4] = ["chatcmpl-", "cmpl-", "resp_", "msg_"];
 
 /// Gives a streamed answer out of the log.
 ///
@@ -30,8 +31,9 @@ pub async fn get(
     mut id: PathParameter,
     (headers, query): (HeaderMap, QueryParameters),
 ) -> Result<Response, ApiError> {
-    if let Some(bare) = id.0.strip_prefix(PREFIX) {
-        id = PathParameter(bare.to_owned());
+    let bare = PREFIXES.iter().find_map(|prefix| id.0.strip_prefix(prefix));
+    if let Some(bare) = bare.map(str::to_owned) {
+        id = PathParameter(bare);
     }
     let wanted = Wanted {
         request: id.id("request")?,
@@ -42,7 +44,10 @@ pub async fn get(
         access.covers(&principal, Some(received.key))
     };
     let begun = resume::begin(&state, wanted, may_see).await?;
-    Ok(reply(Ok(begun)))
+    Ok(match begun.spoken {
+        None => reply(Ok(begun.reply)),
+        Some(spoken) => translated(Ok(begun.reply), spoken, wanted.next),
+    })
 }
 
 /// The number of the first chunk that the client does not have.

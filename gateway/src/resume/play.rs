@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream as Events, StreamExt, stream};
 use nexus_events::{
-    chunk_event,
+    chunk_event::{self, Chunk},
     envelope::Envelope,
     exchange_event::ExchangeEvent,
     log::{Log, LogError, Message, ReadError, Reader},
@@ -15,15 +15,11 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Wanted, playback::Playback};
+use super::{Wanted, late::Late, playback::Playback};
 use crate::{error::ApiError, exchange::client::Client};
 
 /// Messages of a shard taken at a time.
 const BATCH: usize = 500;
-
-/// Chunks are in the log at most seconds after the end of their exchange: a minute without any is
-/// proof that they were lost.
-const LATE_MAX: Duration = Duration::from_mins(1);
 
 /// An answer that is given out.
 #[derive(Debug)]
@@ -92,14 +88,11 @@ impl Play {
         let of_chunks = batches(chunks).map(|batch| (Stream::Chunks, batch));
         let mut events = std::pin::pin!(stream::select(of_exchanges, of_chunks));
         let mut pace = Pace::new(wanted);
-        let mut late = None;
+        let mut late = Late::default();
         // The status line goes out at once, whenever the first chunk comes.
         client.give(Bytes::new()).await;
         loop {
-            // From when the end was seen, whatever else the shard brings meanwhile.
-            let late_at = playback
-                .lacks_chunks()
-                .then(|| *late.get_or_insert_with(|| Instant::now() + LATE_MAX));
+            let late_at = late.until().filter(|_| playback.lacks_chunks());
             let (stream, batch) = tokio::select! {
                 Some(batch) = events.next() => batch,
                 () = client.hung_up() => return Over::Gone,
@@ -112,7 +105,7 @@ impl Play {
                 Ok(batch) => batch,
                 Err(error) => return error.into(),
             };
-            let is_newest = batch.last().is_some_and(|message| message.pending == 0);
+            let newest = batch.last().map(|message| (message.time, message.pending));
             for message in batch {
                 let taken = take(&mut playback, &mut pace, (wanted, &log), &message, client).await;
                 if let Err(over) = taken {
@@ -125,8 +118,16 @@ impl Play {
             if let Some(last) = playback.last() {
                 return Over::Last(last);
             }
+            if let Some((stored, pending)) = newest {
+                let now = Instant::now();
+                if stream == Stream::Chunks && pending > 0 {
+                    late.reads_over(stored, now);
+                } else if stream == Stream::Exchanges && playback.lacks_chunks() {
+                    late.ended(stored, now);
+                }
+            }
             if stream == Stream::Exchanges
-                && is_newest
+                && newest.is_some_and(|(_, pending)| pending == 0)
                 && let Some(last) = playback.given_up()
             {
                 return Over::Last(last);
@@ -173,7 +174,7 @@ async fn take(
         return Err(Over::Last(playback.error(&incomplete())));
     };
     if let Some(frame) = frame
-        && let Some(frames) = pace.add(frame, chunk.elapsed_us)
+        && let Some(frames) = pace.add(frame, chunk)
     {
         tokio::select! {
             () = pace.wait() => {}
@@ -190,6 +191,8 @@ async fn take(
 /// Puts frames together, or gives each its time.
 struct Pace {
     original: bool,
+    /// Number of the first chunk that the client does not have: those before take no time.
+    next: u32,
     /// When the first chunk was given out, and its own time.
     began: Option<(Instant, u64)>,
     due: Instant,
@@ -203,6 +206,7 @@ impl Pace {
     fn new(wanted: Wanted) -> Self {
         Self {
             original: wanted.original_pace,
+            next: wanted.next,
             began: None,
             due: Instant::now(),
             frames: BytesMut::new(),
@@ -210,10 +214,13 @@ impl Pace {
     }
 
     /// Takes a frame; gives out what is due after [`Self::wait`].
-    fn add(&mut self, frame: Bytes, elapsed_us: u64) -> Option<Bytes> {
+    fn add(&mut self, frame: Bytes, chunk: Chunk) -> Option<Bytes> {
+        let elapsed_us = chunk.elapsed_us;
         if self.original {
-            let (began, first_us) = *self.began.get_or_insert((Instant::now(), elapsed_us));
-            self.due = began + Duration::from_micros(elapsed_us.saturating_sub(first_us));
+            if chunk.index >= self.next {
+                let (began, first_us) = *self.began.get_or_insert((Instant::now(), elapsed_us));
+                self.due = began + Duration::from_micros(elapsed_us.saturating_sub(first_us));
+            }
             return Some(frame);
         }
         self.frames.extend_from_slice(&frame);

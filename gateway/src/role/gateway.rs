@@ -151,7 +151,7 @@ impl Gateway {
         Ok(Self {
             process: process.clone(),
             watch: watch::Watch::new(State::clone(&state), watched),
-            lost: adopted::Lost::new(&settler, &process.readiness, adopted),
+            lost: adopted::Lost::new(&settler, &process.readiness, (adopted, shipper.clone())),
             sweeper: sweep::Sweeper::new(settler),
             looks: data_plane.looks,
             state,
@@ -215,7 +215,9 @@ impl Gateway {
         shipper.stop.cancel();
         shipper.tracker.close();
         shipper.tracker.wait().await;
-        if !state.outbox.retire() {
+        if state.outbox.retire() {
+            shipper.tell_ended(state.outbox.id()).await;
+        } else {
             tracing::warn!("the outbox still holds events; the next start ships them");
         }
         background.wait().await;

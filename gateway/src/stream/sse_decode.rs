@@ -51,6 +51,7 @@ pub struct SseDecoder {
     begun: bool,
     name: Bytes,
     data: Data,
+    last_id: Bytes,
 }
 
 /// The `data` lines so far.
@@ -89,6 +90,11 @@ impl SseDecoder {
             }
         }
         Ok(None)
+    }
+
+    /// The last `id` field so far, as the standard's "last event id"; empty when there was none.
+    pub const fn last_id(&self) -> &Bytes {
+        &self.last_id
     }
 
     /// Whether the stream, if it ended here, would cut off an event.
@@ -136,8 +142,9 @@ impl SseDecoder {
         match line.get(..colon).unwrap_or_default() {
             b"data" => self.data.push(line.slice(value_at..))?,
             b"event" => self.name = line.slice(value_at..),
-            // `id` and `retry` serve reconnection, which no provider offers; an empty name is a
-            // comment; the standard ignores the rest.
+            b"id" => self.last_id = line.slice(value_at..),
+            // `retry` serves reconnection, which no provider offers; an empty name is a comment;
+            // the standard ignores the rest.
             _ => {}
         }
         Ok(())

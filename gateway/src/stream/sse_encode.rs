@@ -1,7 +1,7 @@
-//! Server-sent events as they go to a client: `data` frames, nothing else.
+//! Server-sent events as they go to a client: `data` frames with their names and numbers.
 
 use bytes::BytesMut;
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memmem};
 
 /// The data of the frame that ends a stream, in OpenAI's protocol.
 pub const DONE: &[u8] = b"[DONE]";
@@ -28,6 +28,23 @@ pub fn numbered(out: &mut BytesMut, number: u32, data: &[u8]) {
     out.extend_from_slice(digits.format(number).as_bytes());
     out.extend_from_slice(b"\n");
     frame(out, data);
+}
+
+/// Gives the last of the frames from a place on that `id`; nothing where there are none.
+///
+/// What is made of one chunk may be several frames. The number stands at the last of them: who
+/// has that has all of them, and who was cut off before gets all of them again.
+pub fn number_last(out: &mut BytesMut, from: usize, number: u32) {
+    let Some(frames) = out.get(from..).and_then(|all| all.strip_suffix(b"\n\n")) else {
+        return;
+    };
+    let last = memmem::rfind(frames, b"\n\n").map_or(0, |end| end + 2);
+    let last = out.split_off(from + last);
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"id: ");
+    out.extend_from_slice(digits.format(number).as_bytes());
+    out.extend_from_slice(b"\n");
+    out.extend_from_slice(&last);
 }
 
 /// The same with the name of the event, which is one line.
@@ -57,6 +74,19 @@ mod tests {
         frame(&mut out, b"{}");
         frame(&mut out, DONE);
         assert_eq!(out, "data: {}\n\ndata: [DONE]\n\n");
+    }
+
+    #[test]
+    fn the_number_stands_at_the_last_frame_of_a_chunk() {
+        let mut out = BytesMut::from("data: before\n\n");
+        let from = out.len();
+        number_last(&mut out, from, 6);
+        assert_eq!(out, "data: before\n\n", "nothing was made of it");
+        named(&mut out, "a", b"1");
+        named(&mut out, "b", b"2\n\n3");
+        number_last(&mut out, from, 7);
+        let rest = "event: a\ndata: 1\n\nid: 7\nevent: b\ndata: 2\ndata: \ndata: 3\n\n";
+        assert_eq!(out, format!("data: before\n\n{rest}"));
     }
 
     proptest! {

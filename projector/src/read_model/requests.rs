@@ -193,6 +193,21 @@ impl ReadModel {
         request.answer = answer;
         Ok(Some(request))
     }
+
+    /// Where `NEXUS_EXCHANGES` holds a request's `received`; `None` while it is not known.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn received_at(&self, request: RequestId) -> Result<Option<u64>, ReadError> {
+        let mut snapshot = self.snapshot().await?;
+        let sequence: Option<i64> = sqlx::query_scalar(
+            "SELECT first_sequence FROM exchanges WHERE request_id = ? AND is_received",
+        )
+        .bind(request.to_string())
+        .fetch_optional(&mut *snapshot)
+        .await?;
+        optional_count(TABLE, "first_sequence", sequence)
+    }
 }
 
 /// What the row itself says.

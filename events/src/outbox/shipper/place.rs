@@ -8,7 +8,7 @@ use crate::{
         LogError, StreamState,
         history::{HistoryError, Stretch},
     },
-    outbox::batch::Cursor,
+    outbox::cursor::Cursor,
     subject,
 };
 

@@ -78,10 +78,13 @@ pub(super) fn to_chat(fields: &Fields<'_>, carriers: &mut Carriers) -> Result<By
     if fields.object("logit_bias")?.is_some() {
         request.same("logit_bias", fields.get("logit_bias"));
     }
+    let mut wants_usage = false;
     if let Some(options) = fields.object("stream_options")? {
         options.only(&["include_usage"])?;
-        options.flag("include_usage")?;
+        wants_usage = options.flag("include_usage")?.unwrap_or(false);
     }
+    // As the client asked: so the log knows it, too, when the answer is given out again.
+    request.stream_options = request.stream_options.filter(|_| wants_usage);
     request.carried_by(carriers, fields.count("max_tokens")?);
     request.write()
 }

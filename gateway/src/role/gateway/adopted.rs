@@ -68,11 +68,16 @@ pub(super) struct Lost {
     settler: Settler,
     part: Part,
     adopted: Vec<Adopted>,
+    shipper: Shipper,
 }
 
 impl Lost {
     /// What is to be settled once the gateway serves.
-    pub(super) fn new(settler: &Settler, readiness: &Readiness, adopted: Vec<Adopted>) -> Self {
+    pub(super) fn new(
+        settler: &Settler,
+        readiness: &Readiness,
+        (adopted, shipper): (Vec<Adopted>, Shipper),
+    ) -> Self {
         let part = readiness.part("lost_gateways", Need::Told);
         part.ready();
         Self {
@@ -80,6 +85,7 @@ impl Lost {
             settler: settler.clone(),
             part,
             adopted,
+            shipper,
         }
     }
 
@@ -121,6 +127,7 @@ impl Lost {
             match incarnation.remove() {
                 Ok(()) => {
                     left.dec();
+                    self.shipper.tell_ended(outbox).await;
                     tracing::info!(%outbox, "a lost gateway's outbox is settled and removed");
                 }
                 // Adopted again by the next start, which finds nothing left to do.
