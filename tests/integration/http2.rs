@@ -1,8 +1,9 @@
-//! Providers that speak HTTP/2: how many connections they get, who waits for whom.
+//! Providers that speak HTTP/2: how many connections they get, who waits for whom, what is tried again.
 
 mod connections;
 mod silence;
 mod trust;
+mod turned_away;
 
 use std::sync::OnceLock;
 

@@ -16,6 +16,8 @@ pub enum Retry {
     Never,
     /// The next one may do better.
     Now,
+    /// Nothing was done with it, and nobody is to blame: the same one takes it over another connection.
+    Again,
     /// The same provider may do better after that time; another one at once.
     After(Duration),
 }

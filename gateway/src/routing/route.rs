@@ -166,7 +166,10 @@ impl Route {
 
     /// The provider failed, before its answer or in the middle of it.
     pub fn failed(&mut self, failing: Failing) {
-        if let Some(mut call) = self.call.take() {
+        let nobodys_fault = self.is_turned_away(failing);
+        if let Some(mut call) = self.call.take()
+            && !nobodys_fault
+        {
             call.failed(failing);
         }
     }
@@ -191,6 +194,13 @@ impl Route {
         self.attempt += 1;
         self.routing.metrics.retries.inc();
         next
+    }
+
+    /// Whether the provider's server did nothing with the request, as happens when it ends a connection.
+    ///
+    /// Once. Who does so twice is in trouble.
+    fn is_turned_away(&self, failing: Failing) -> bool {
+        failing.retry == Retry::Again && self.attempt == 1
     }
 
     fn is_affordable(&self) -> bool {
@@ -226,7 +236,7 @@ impl Route {
         // client waits for more of them.
         let is_impatient = route.is_some_and(|route| route.first_byte_timeout_ms.is_some());
         match failing.retry {
-            Retry::Now | Retry::After(_) => Next::Another,
+            Retry::Now | Retry::Again | Retry::After(_) => Next::Another,
             Retry::Never if is_impatient && failing.reason == FailureReason::UpstreamTimeout => {
                 Next::Another
             }
@@ -236,8 +246,11 @@ impl Route {
         }
     }
 
-    /// Who is alone is asked again where that may help; nobody else is asked twice.
+    /// Who is alone is asked again where that may help; nobody else is asked twice for a fault.
     fn here(&self, failing: Failing, asked: bool) -> Next {
+        if self.is_turned_away(failing) {
+            return Next::Same(Duration::ZERO);
+        }
         if !asked || !failing.may_pass() || !self.is_alone() {
             return Next::GiveUp;
         }
@@ -245,7 +258,7 @@ impl Route {
             Retry::Never => Next::GiveUp,
             Retry::After(wait) if wait > WAIT_MAX => Next::GiveUp,
             Retry::After(wait) => Next::Same(wait),
-            Retry::Now => {
+            Retry::Now | Retry::Again => {
                 // Half of it to all of it, so that those who failed together do not return together.
                 let pause = PAUSE.saturating_mul(1 << (self.attempt - 1).min(8)) / 2;
                 let millis = usize::try_from(pause.as_millis()).unwrap_or(0);

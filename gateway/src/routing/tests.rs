@@ -13,6 +13,7 @@ use crate::{provider::Retry, settings::Secret};
 
 mod refusals;
 mod slow_clients;
+mod turned_away;
 
 /// A routing with its clock and its outbox.
 struct Bench {

@@ -115,6 +115,8 @@ fn client(
         .http2_keep_alive_interval(settings.ping_after)
         .http2_keep_alive_timeout(settings.ping_timeout)
         .http2_keep_alive_while_idle(false)
+        // Each try is an attempt of the log; what the library would ask again nobody would know of.
+        .retry(reqwest::retry::never())
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .build()?;

@@ -37,19 +37,37 @@ pub(super) fn cut(error: reqwest::Error) -> ProviderError {
 }
 
 pub(super) fn without_answer(error: reqwest::Error) -> ProviderError {
-    let (reason, message) = if error.is_connect() {
+    let (reason, retry, message) = if error.is_connect() {
         let message = "No connection to the provider could be made.";
-        (FailureReason::UpstreamRefused, message)
+        (FailureReason::UpstreamRefused, Retry::Now, message)
     } else if is_no_http(&error) {
         let message = "The provider's answer is not HTTP.";
-        (FailureReason::UpstreamMalformed, message)
+        (FailureReason::UpstreamMalformed, Retry::Now, message)
+    } else if is_turned_away(&error) {
+        let message = "The provider's server turned the request away before it did anything.";
+        (FailureReason::UpstreamCut, Retry::Again, message)
     } else {
         let message = "The provider closed the connection without an answer.";
-        (FailureReason::UpstreamCut, message)
+        (FailureReason::UpstreamCut, Retry::Now, message)
     };
     ProviderError::new(reason, message)
-        .with_retry(Retry::Now)
+        .with_retry(retry)
         .caused_by(error.without_url())
+}
+
+/// Whether an HTTP/2 server says that nothing was done with the request (RFC 9113, section 8.7).
+///
+/// It ended the connection in an orderly way (GOAWAY) before this stream, or has no room for the
+/// stream. Only streams above the last one that a GOAWAY names end with it; those below go on.
+fn is_turned_away(error: &reqwest::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<h2::Error>())
+        .filter(|cause| cause.is_remote())
+        .any(|cause| {
+            let reason = cause.reason();
+            cause.is_go_away() && reason == Some(h2::Reason::NO_ERROR)
+                || cause.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)
+        })
 }
 
 fn is_no_http(error: &reqwest::Error) -> bool {
