@@ -22,7 +22,6 @@ pub mod redis;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nexus_events::{
     clock::SharedClock,
@@ -30,7 +29,12 @@ use nexus_events::{
     message_id::MessageId,
 };
 
-pub use self::{memory::MemoryState, quota::Quotas, redis::RedisState};
+pub use self::{
+    answers::{Answerer, KeptAnswer},
+    memory::MemoryState,
+    quota::Quotas,
+    redis::RedisState,
+};
 use crate::{metrics::Metrics, settings::Secret};
 
 /// How long a conversation may stand still and still be found by its messages: 30 minutes.
@@ -235,10 +239,10 @@ pub trait SharedState: Quotas + Send + Sync + fmt::Debug {
     ) -> BoxFuture<'_, Option<KeyId>>;
 
     /// An answer that was kept and has not ended.
-    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<Bytes>>;
+    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<KeptAnswer>>;
 
     /// Keeps an answer for that time, if there is room.
-    fn keep_answer(&self, key: AnswerKey, answer: Bytes, ttl: Duration) -> BoxFuture<'_, ()>;
+    fn keep_answer(&self, key: AnswerKey, answer: KeptAnswer, ttl: Duration) -> BoxFuture<'_, ()>;
 
     /// Takes one from a bucket, if there is one. `bucket` is a name from our own lists.
     fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision>;

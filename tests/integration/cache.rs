@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use nexus_tests::account::{Account, assert_verified, projected, shipped};
 use nexus_tests::client::{Answer, Ending};
 use nexus_tests::hub::Cluster;
-use nexus_tests::{Broker, Client, Redis, Result, Script, Upstream};
+use nexus_tests::{Broker, Client, Log, Redis, Result, Script, Upstream};
 use serde_json::{Value, json};
 
 use crate::stage::{MODEL, Stage, ask, request_id, shown};
@@ -165,6 +165,71 @@ async fn a_hit_says_nothing_of_the_provider() -> Result<()> {
     stage.strike().await
 }
 
+/// Names of provider and model in a request's end, and its provider's id.
+fn booked(account: &Account, answer: &Answer) -> Result<(Value, Value, Value)> {
+    let end = account.terminal(&request_id(answer)?)?.data();
+    ensure!(end["nexus.usage.source"] == "cache", "{end}");
+    let member = |name: &str| end[name].clone();
+    let (name, id) = ("gen_ai.provider.name", "nexus.provider.id");
+    Ok((member(name), member("nexus.model"), member(id)))
+}
+
+#[tokio::test]
+async fn a_hit_is_booked_on_who_gave_the_answer() -> Result<()> {
+    let stage = Stage::set().await?;
+    let (client, second) = (&stage.client, Upstream::start().await?);
+    let served = client.serve_model("another", &second.url()).await?;
+    let targets = json!([{"model": MODEL}, {"model": "another", "priority": 1}]);
+    let route = json!({"name": "both", "targets": targets, "cache_ttl_seconds": 600});
+    client.post("/routes", &route).await?.expect(201)?;
+    let of = |tag: &str| {
+        let mut body = fixed(tag);
+        body["model"] = json!("both");
+        body
+    };
+    client.chat(&of("by the first")).await?.expect(200)?;
+    stage.upstream.always(Script::failure(500, "down"));
+    client.chat(&of("by the second")).await?.expect(200)?;
+    // The first would be asked now.
+    let of_second = client.chat(&of("by the second")).await?.expect(200)?;
+    for number in 0..5 {
+        client
+            .chat(&of(&format!("again {number}")))
+            .await?
+            .expect(200)?;
+    }
+    let provider = format!("/providers/provider-of-{MODEL}");
+    let seen = client.get(&provider).await?.expect(200)?;
+    ensure!(seen.json["health"]["state"] == "open", "{}", seen.text());
+    // And now the second.
+    let of_first = client.chat(&of("by the first")).await?.expect(200)?;
+    ensure!(outcome(&of_first) == Some("hit") && outcome(&of_second) == Some("hit"));
+
+    shipped(&stage.hub).await?;
+    let account = Account::take(&stage.log).await?;
+    let first_id = seen.id()?;
+    let expected = |model: &str, id: &str| {
+        let provider = json!(format!("provider-of-{model}"));
+        (provider, json!(model), json!(id))
+    };
+    let (first, second) = (booked(&account, &of_first)?, booked(&account, &of_second)?);
+    ensure!(first == expected(MODEL, &first_id), "{first:?}");
+    ensure!(
+        second == expected("another", &served.provider_id),
+        "{second:?}"
+    );
+    projected(&stage.hub).await?;
+    for (model, requests) in [(MODEL, 2), ("another", 7)] {
+        let used = format!(
+            "SELECT sum(requests) FROM usage_hourly WHERE provider = 'provider-of-{model}'"
+        );
+        let seen = stage.hub.read_model().number(&used).await?;
+        ensure!(seen == requests, "{model}: {seen}");
+    }
+    assert_verified(&stage.hub).await?;
+    stage.strike().await
+}
+
 #[tokio::test]
 async fn answers_do_not_fill_a_redis_with_a_bound() -> Result<()> {
     let (broker, redis) = (Broker::start().await?, Redis::start().await?);
@@ -214,17 +279,29 @@ async fn gateways_share_what_they_keep_and_go_on_without_redis() -> Result<()> {
     let (here, there) = (a.client()?, b.client()?);
     here.serve_model(MODEL, &upstream.url()).await?;
     keep_answers(&here).await?;
+    // The first one fails at this one; whoever finds its answer there would ask it again.
+    let second = Upstream::start().await?;
+    here.serve_model("another", &second.url()).await?;
+    let targets = json!([{"model": MODEL}, {"model": "another", "priority": 1}]);
+    let change = json!({"targets": targets});
+    let route = format!("/routes/{MODEL}");
+    here.put(&route, &change).await?.expect(200)?;
+    upstream.once(Script::failure(500, "down"));
     here.chat(&fixed("shared")).await?.expect(200)?;
-    nexus_tests::until(
+    let hit = nexus_tests::until(
         "the route is there as well",
         crate::stage::VISIBLE_BOUND,
         async || {
             let answer = there.chat(&fixed("shared")).await?;
             ensure!(outcome(&answer) == Some("hit"), "{}", answer.text());
-            anyhow::Ok(())
+            anyhow::Ok(answer)
         },
     )
     .await?;
+    shipped(&b).await?;
+    let account = Account::take(&Log::connect(&broker.url()).await?).await?;
+    let (provider, model, _) = booked(&account, &hit)?;
+    ensure!((provider, model) == (json!("provider-of-another"), json!("another")));
     redis.kill().await.context("kill Redis")?;
     let kept = here.chat(&fixed("shared")).await?.expect(200)?;
     ensure!(outcome(&kept) == Some("hit"), "it keeps its own");

@@ -1,5 +1,7 @@
 //! An answer that comes out of the cache, or may go into it.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
 
@@ -7,6 +9,7 @@ use super::{Ask, Engine, Exchange, attempt::Answering, fault::Fault, request::Re
 use crate::{
     cache::{ANSWER_BYTES_MAX, Cacheable, Outcome},
     provider::{LocalAnswer, UpstreamRequest, openai::OpenAi},
+    shared::KeptAnswer,
     stream::sse_encode::{self, DONE},
 };
 
@@ -18,7 +21,7 @@ pub(super) enum Cached {
     /// Nothing.
     Off,
     /// This is the answer.
-    Hit(Bytes),
+    Hit(KeptAnswer),
     /// There was none, and the client wants none kept.
     Miss,
     /// There was none; it is kept when it is whole.
@@ -103,17 +106,17 @@ impl Engine {
 
 impl Exchange {
     /// The cached answer in the place of a provider's.
-    pub(super) async fn recall(&mut self, answer: Bytes) -> Result<Answering, Fault> {
+    pub(super) async fn recall(&mut self, answer: KeptAnswer) -> Result<Answering, Fault> {
         // Nobody is asked, so nothing is learnt of whoever would have been.
         self.route.not_asked();
-        self.recorder.concerns(self.route.current());
+        self.recorder.repeats(answer.by);
         let local = UpstreamRequest::Local(LocalAnswer {
             content_type: if self.facts.stream {
                 "text/event-stream"
             } else {
                 "application/json"
             },
-            body: Box::new(std::iter::once(answer)),
+            body: Box::new(std::iter::once(answer.body)),
         });
         let upstream = self
             .parts
@@ -135,16 +138,18 @@ impl Exchange {
             self.cached = cached;
             return;
         };
-        let Some(mut answer) = keeping.answer.filter(|_| is_sound) else {
+        let answer = keeping.answer.filter(|_| is_sound);
+        let (Some(mut answer), Some(by)) = (answer, self.recorder.answerer()) else {
             return;
         };
         if self.facts.stream {
             sse_encode::frame(&mut answer, DONE);
         }
+        let kept = KeptAnswer {
+            by: Arc::new(by),
+            body: answer.freeze(),
+        };
         let Cacheable { key, ttl } = keeping.cacheable;
-        self.parts
-            .shared
-            .keep_answer(key, answer.freeze(), ttl)
-            .await;
+        self.parts.shared.keep_answer(key, kept, ttl).await;
     }
 }

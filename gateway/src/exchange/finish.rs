@@ -243,7 +243,6 @@ impl Exchange {
     ) -> Terminal {
         let (facts, answer) = (&self.facts, &self.answer);
         let (provider_name, model) = self.recorder.names();
-        let provider = self.recorder.candidate();
         let failed = served.as_ref().err();
         // Nothing was answered and the provider names no price: nothing was used.
         let nothing = failed.is_some() && answer.is_empty();
@@ -264,7 +263,7 @@ impl Exchange {
             model: facts.model.clone(),
             key: facts.key.id,
             user: facts.user.clone(),
-            provider: provider.map(|candidate| candidate.provider.resource.id),
+            provider: self.recorder.provider(),
             provider_name: provider_name.to_owned(),
             configured_model: model.to_owned(),
             response_model: answer.model().map(str::to_owned),

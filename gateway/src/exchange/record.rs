@@ -11,7 +11,7 @@ use nexus_events::{
         self, About, AnswerContent, AttemptEnded, AttemptStarted, Failure, Received,
         RequestContent, Terminal,
     },
-    id::RequestId,
+    id::{ProviderId, RequestId},
     outbox::{AppendError, Appended, OpenCount, OpenRequest, Outbox, ReleaseError},
     subject,
 };
@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{Ask, Parts, bounds};
-use crate::{configuration::Candidate, metrics::Metrics, routing::target};
+use crate::{configuration::Candidate, metrics::Metrics, routing::target, shared::Answerer};
 
 /// Stands for a name that is not known yet.
 const NOBODY: &str = "_";
@@ -56,7 +56,7 @@ pub(super) struct Recorder {
     request: RequestId,
     traceparent: Option<Box<str>>,
     began: Instant,
-    candidate: Option<Candidate>,
+    by: By,
     attempt: Option<OpenAttempt>,
     /// The end of an attempt that the outbox did not take.
     unwritten_end: Option<Record>,
@@ -66,6 +66,16 @@ pub(super) struct Recorder {
     last: Option<Appended>,
     /// The time in the terminal event, once that is written.
     ended: Option<UnixMillis>,
+}
+
+/// Whose answer the events are about.
+enum By {
+    /// Nobody's yet.
+    Nobody,
+    /// That of whoever is asked, or was asked last.
+    Asked(Candidate),
+    /// An earlier one, of whoever gave it then.
+    Earlier(Arc<Answerer>),
 }
 
 /// An attempt that has not ended.
@@ -96,7 +106,7 @@ impl Recorder {
             request: ask.request,
             traceparent: ask.traceparent.clone(),
             began: ask.arrival.at,
-            candidate: None,
+            by: By::Nobody,
             attempt: None,
             unwritten_end: None,
             attempts: 0,
@@ -109,17 +119,21 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Names the provider and the model that the next events are about.
-    pub(super) fn concerns(&mut self, candidate: &Candidate) {
-        let (provider, model) = (&candidate.provider.resource, &candidate.model.model_name);
-        self.chunk_subject = subject::chunk(self.request, &provider.name, model);
-        self.candidate = Some(candidate.clone());
+    /// Names who gave the answer that the next events are about, which is an earlier one.
+    pub(super) fn repeats(&mut self, answerer: Arc<Answerer>) {
+        self.concerns(By::Earlier(answerer));
+    }
+
+    fn concerns(&mut self, by: By) {
+        self.by = by;
+        let (provider, model) = self.names();
+        self.chunk_subject = subject::chunk(self.request, provider, model);
     }
 
     /// Writes `attempt_started`.
     pub(super) fn attempt_started(&mut self, candidate: &Candidate) -> Result<(), RecordError> {
         let (provider, model) = (&candidate.provider.resource, &candidate.model.model_name);
-        self.concerns(candidate);
+        self.concerns(By::Asked(candidate.clone()));
         self.attempts += 1;
         let started = AttemptStarted {
             attempt: self.attempts,
@@ -159,7 +173,7 @@ impl Recorder {
     ///
     /// What the outbox does not take is written before the terminal event.
     pub(super) fn attempt_ended(&mut self, failure: Option<Failure>) -> Result<(), RecordError> {
-        let (Some(attempt), Some(candidate)) = (self.attempt.take(), self.candidate.clone()) else {
+        let (Some(attempt), By::Asked(candidate)) = (self.attempt.take(), &self.by) else {
             return Ok(());
         };
         let took = attempt.started.elapsed().saturating_sub(attempt.waited);
@@ -268,25 +282,50 @@ impl Recorder {
 
     /// Who is asked, or was asked last.
     pub(super) const fn candidate(&self) -> Option<&Candidate> {
-        self.candidate.as_ref()
+        match &self.by {
+            By::Asked(candidate) => Some(candidate),
+            By::Nobody | By::Earlier(_) => None,
+        }
+    }
+
+    /// The provider that the answer is of.
+    pub(super) fn provider(&self) -> Option<ProviderId> {
+        match &self.by {
+            By::Nobody => None,
+            By::Asked(candidate) => Some(candidate.provider.resource.id),
+            By::Earlier(answerer) => Some(answerer.provider),
+        }
     }
 
     /// Names of provider and model, as subjects and events have them.
     pub(super) fn names(&self) -> (&str, &str) {
-        match &self.candidate {
-            Some(candidate) => (
+        match &self.by {
+            By::Nobody => (NOBODY, NOBODY),
+            By::Asked(candidate) => (
                 &candidate.provider.resource.name,
                 &candidate.model.model_name,
             ),
-            None => (NOBODY, NOBODY),
+            By::Earlier(answerer) => (&answerer.provider_name, &answerer.model),
         }
+    }
+
+    /// Who answers, as it is kept with an answer; `None` where nobody was asked.
+    pub(super) fn answerer(&self) -> Option<Answerer> {
+        let (provider_name, model) = self.names();
+        self.provider().map(|provider| Answerer {
+            provider,
+            provider_name: provider_name.to_owned(),
+            model: model.to_owned(),
+        })
     }
 
     /// The name that the provider knows the model by.
     pub(super) fn upstream_model(&self) -> &str {
-        self.candidate
-            .as_ref()
-            .map_or(NOBODY, |candidate| target(candidate).model)
+        match &self.by {
+            By::Nobody => NOBODY,
+            By::Asked(candidate) => target(candidate).model,
+            By::Earlier(answerer) => &answerer.model,
+        }
     }
 
     /// Number of attempts made.

@@ -1,29 +1,57 @@
 //! Answers kept in process: bounded by bytes, the longest unused goes first.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hashlink::LinkedHashMap;
-use nexus_events::clock::UnixMillis;
+use nexus_events::{clock::UnixMillis, id::ProviderId};
+use serde::{Deserialize, Serialize};
 
 use super::AnswerKey;
 
 /// Bytes of all answers: 64 MiB, some ten thousand answers of a usual length.
 const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What an answer costs beside its text: 128 bytes.
-const ENTRY_BYTES: usize = 128;
+/// What an answer costs beside its text and its names: 256 bytes.
+const ENTRY_BYTES: usize = 256;
+
+/// Who gave an answer, by the names that they had then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answerer {
+    /// The provider.
+    pub provider: ProviderId,
+    /// Its name.
+    pub provider_name: String,
+    /// The configured model.
+    pub model: String,
+}
+
+/// An answer that may be given again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// Who gave it.
+    pub by: Arc<Answerer>,
+    /// What was said, as the client got it.
+    pub body: Bytes,
+}
+
+impl KeptAnswer {
+    fn bytes(&self) -> usize {
+        let names = self.by.provider_name.len() + self.by.model.len();
+        self.body.len() + names + ENTRY_BYTES
+    }
+}
 
 /// Answers, each with its end.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    entries: LinkedHashMap<AnswerKey, (UnixMillis, Bytes)>,
+    entries: LinkedHashMap<AnswerKey, (UnixMillis, KeptAnswer)>,
     bytes: usize,
 }
 
 impl Answers {
     /// An answer that has not ended.
-    pub(super) fn get(&mut self, key: &AnswerKey, now: UnixMillis) -> Option<Bytes> {
+    pub(super) fn get(&mut self, key: &AnswerKey, now: UnixMillis) -> Option<KeptAnswer> {
         let (ends, answer) = self.entries.to_back(key)?;
         if *ends > now {
             return Some(answer.clone());
@@ -33,9 +61,15 @@ impl Answers {
     }
 
     /// Keeps an answer for that time.
-    pub(super) fn insert(&mut self, key: AnswerKey, answer: Bytes, now: UnixMillis, ttl: Duration) {
+    pub(super) fn insert(
+        &mut self,
+        key: AnswerKey,
+        answer: KeptAnswer,
+        now: UnixMillis,
+        ttl: Duration,
+    ) {
         self.remove(&key);
-        self.bytes += answer.len() + ENTRY_BYTES;
+        self.bytes += answer.bytes();
         self.entries.insert(key, (now.plus(ttl), answer));
         while self.bytes > ANSWERS_BYTES_MAX
             || self
@@ -52,7 +86,7 @@ impl Answers {
 
     fn remove(&mut self, key: &AnswerKey) {
         if let Some((_, answer)) = self.entries.remove(key) {
-            self.bytes -= answer.len() + ENTRY_BYTES;
+            self.bytes -= answer.bytes();
         }
     }
 }
@@ -65,20 +99,25 @@ mod tests {
         AnswerKey::from_bytes([number; 32])
     }
 
+    fn answer(body: Bytes) -> KeptAnswer {
+        let by = Answerer {
+            provider: ProviderId::from_uuid(uuid::Uuid::from_u128(1)),
+            provider_name: "p".to_owned(),
+            model: "m".to_owned(),
+        };
+        KeptAnswer {
+            by: Arc::new(by),
+            body,
+        }
+    }
+
     #[test]
     fn an_answer_is_there_until_its_end() {
         let mut answers = Answers::default();
         let at = UnixMillis::from_millis;
-        answers.insert(
-            key(1),
-            Bytes::from_static(b"a"),
-            at(0),
-            Duration::from_secs(1),
-        );
-        assert_eq!(
-            answers.get(&key(1), at(999)),
-            Some(Bytes::from_static(b"a"))
-        );
+        let kept = answer(Bytes::from_static(b"a"));
+        answers.insert(key(1), kept.clone(), at(0), Duration::from_secs(1));
+        assert_eq!(answers.get(&key(1), at(999)), Some(kept));
         assert_eq!(answers.get(&key(2), at(999)), None);
         assert_eq!(answers.get(&key(1), at(1000)), None);
         assert_eq!((answers.bytes, answers.entries.len()), (0, 0));
@@ -88,7 +127,9 @@ mod tests {
     fn the_longest_unused_gives_way() {
         let mut answers = Answers::default();
         let now = UnixMillis::from_millis(0);
-        let third = Bytes::from(vec![0; ANSWERS_BYTES_MAX / 3 - ENTRY_BYTES]);
+        let names = "pm".len();
+        let third = vec![0; ANSWERS_BYTES_MAX / 3 - ENTRY_BYTES - names];
+        let third = answer(third.into());
         for number in 1..=3 {
             answers.insert(key(number), third.clone(), now, Duration::from_secs(1));
         }
@@ -98,6 +139,6 @@ mod tests {
         assert_eq!(known, [true, false, true, true]);
         // The same again takes no more room.
         answers.insert(key(4), third.clone(), now, Duration::from_secs(1));
-        assert_eq!(answers.bytes, 3 * (third.len() + ENTRY_BYTES));
+        assert_eq!(answers.bytes, 3 * third.bytes());
     }
 }

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use nexus_events::{
     clock::{SharedClock, UnixMillis},
@@ -14,8 +13,8 @@ use nexus_events::{
 use parking_lot::Mutex;
 
 use super::{
-    AnswerKey, CONVERSATIONS_MAX, Decision, ExchangeEnd, Prefix, PrefixQuery, Rate, Remembered,
-    ScopeId, SharedState,
+    AnswerKey, CONVERSATIONS_MAX, Decision, ExchangeEnd, KeptAnswer, Prefix, PrefixQuery, Rate,
+    Remembered, ScopeId, SharedState,
     answers::Answers,
     expiring::Expiring,
     quota::{Demand, Held, Quotas, Room, Seed, Settled, Settlement, Verdict, memory::Counters},
@@ -111,12 +110,12 @@ impl MemoryState {
     }
 
     /// [`SharedState::answer`], at once.
-    pub fn known_answer(&self, key: AnswerKey) -> Option<Bytes> {
+    pub fn known_answer(&self, key: AnswerKey) -> Option<KeptAnswer> {
         self.answers.lock().get(&key, self.clock.now())
     }
 
     /// [`SharedState::keep_answer`], at once.
-    pub fn keep_one(&self, key: AnswerKey, answer: Bytes, ttl: Duration) {
+    pub fn keep_one(&self, key: AnswerKey, answer: KeptAnswer, ttl: Duration) {
         let now = self.clock.now();
         self.answers.lock().insert(key, answer, now, ttl);
     }
@@ -225,11 +224,11 @@ impl SharedState for MemoryState {
         ready(self.hold(conversation, claimant)).boxed()
     }
 
-    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<Bytes>> {
+    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<KeptAnswer>> {
         ready(self.known_answer(key)).boxed()
     }
 
-    fn keep_answer(&self, key: AnswerKey, answer: Bytes, ttl: Duration) -> BoxFuture<'_, ()> {
+    fn keep_answer(&self, key: AnswerKey, answer: KeptAnswer, ttl: Duration) -> BoxFuture<'_, ()> {
         self.keep_one(key, answer, ttl);
         ready(()).boxed()
     }

@@ -10,6 +10,7 @@
 //! Redis was restarted.
 
 mod health;
+mod kept;
 mod limits;
 mod quota;
 mod record;
@@ -20,7 +21,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use nexus_events::{
     id::{ConversationId, KeyId},
@@ -39,8 +39,8 @@ use self::{
     scripts::Scripts,
 };
 use super::{
-    AnswerKey, Decision, ExchangeEnd, MemoryState, Prefix, PrefixQuery, Rate, Remembered, ScopeId,
-    SharedState,
+    AnswerKey, Decision, ExchangeEnd, KeptAnswer, MemoryState, Prefix, PrefixQuery, Rate,
+    Remembered, ScopeId, SharedState,
 };
 use crate::{metrics::Metrics, settings::Secret};
 
@@ -223,16 +223,16 @@ impl RedisState {
         }
     }
 
-    async fn known_answer(&self, key: AnswerKey) -> Option<Bytes> {
+    async fn known_answer(&self, key: AnswerKey) -> Option<KeptAnswer> {
         let call = self.scripts.answer(key);
         let known: Option<Option<Vec<u8>>> = self.ask(&call).await;
         match known {
-            Some(known) => known.map(Bytes::from),
+            Some(known) => known.and_then(|value| kept::read(value.into())),
             None => self.local.known_answer(key),
         }
     }
 
-    async fn keep_one(&self, key: AnswerKey, answer: Bytes, ttl: Duration) {
+    async fn keep_one(&self, key: AnswerKey, answer: KeptAnswer, ttl: Duration) {
         let call = self.scripts.keep_answer(key, &answer, ttl);
         self.ask::<()>(&call).await;
         self.local.keep_one(key, answer, ttl);
@@ -283,11 +283,11 @@ impl SharedState for RedisState {
         self.hold(conversation, claimant).boxed()
     }
 
-    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<Bytes>> {
+    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<KeptAnswer>> {
         self.known_answer(key).boxed()
     }
 
-    fn keep_answer(&self, key: AnswerKey, answer: Bytes, ttl: Duration) -> BoxFuture<'_, ()> {
+    fn keep_answer(&self, key: AnswerKey, answer: KeptAnswer, ttl: Duration) -> BoxFuture<'_, ()> {
         self.keep_one(key, answer, ttl).boxed()
     }
 

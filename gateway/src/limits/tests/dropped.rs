@@ -5,7 +5,6 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use bytes::Bytes;
 use futures_util::{
     FutureExt,
     future::{BoxFuture, pending, poll_immediate},
@@ -18,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::shared::{
-    AnswerKey, Decision, ExchangeEnd, Prefix, PrefixQuery, Quotas, Remembered, ScopeId,
+    AnswerKey, Decision, ExchangeEnd, KeptAnswer, Prefix, PrefixQuery, Quotas, Remembered, ScopeId,
     quota::{Held, Seed, Settled, Settlement},
 };
 
@@ -110,11 +109,11 @@ impl SharedState for Slow {
         self.state.holder(conversation, claimant)
     }
 
-    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<Bytes>> {
+    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<KeptAnswer>> {
         self.state.answer(key)
     }
 
-    fn keep_answer(&self, key: AnswerKey, answer: Bytes, ttl: Duration) -> BoxFuture<'_, ()> {
+    fn keep_answer(&self, key: AnswerKey, answer: KeptAnswer, ttl: Duration) -> BoxFuture<'_, ()> {
         self.state.keep_answer(key, answer, ttl)
     }
 

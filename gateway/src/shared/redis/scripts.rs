@@ -11,9 +11,9 @@ use nexus_events::{
 };
 use redis::{Script, ScriptInvocation};
 
-use super::{quota, record};
+use super::{kept, quota, record};
 use crate::shared::{
-    AnswerKey, CONVERSATIONS_MAX, ExchangeEnd, PrefixQuery, Rate, Remembered, ScopeId,
+    AnswerKey, CONVERSATIONS_MAX, ExchangeEnd, KeptAnswer, PrefixQuery, Rate, Remembered, ScopeId,
 };
 
 /// Keys: the ids. Arguments: milliseconds to live, the conversation or nothing, bytes of a record.
@@ -103,7 +103,7 @@ const PEEK: &str = concat!(bucket!(), r"return {parts >= one and 1 or 0, parts}"
 /// Key: the request. Answers its answer, or nothing.
 const ANSWER: &str = "return redis.call('GET', KEYS[1])";
 
-/// Key: the request. Arguments: its answer, milliseconds to live.
+/// Key: the request. Arguments: the head of its answer, the answer, milliseconds to live.
 ///
 /// Answers never fill a Redis that has a bound: above half of it none is kept, for what else is there
 /// must not be refused room.
@@ -112,7 +112,7 @@ local memory = redis.call('INFO', 'memory')
 local used = tonumber(string.match(memory, 'used_memory:(%d+)')) or 0
 local most = tonumber(string.match(memory, 'maxmemory:(%d+)')) or 0
 if most == 0 or 2 * used < most then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
 end";
 
 /// The scripts, with their hashes: the text goes to Redis once.
@@ -203,11 +203,14 @@ impl Scripts {
     pub(super) fn keep_answer(
         &self,
         key: AnswerKey,
-        answer: &[u8],
+        answer: &KeptAnswer,
         ttl: Duration,
     ) -> ScriptInvocation<'_> {
         let mut call = self.keep_answer.prepare_invoke();
-        call.key(answer_key(key)).arg(answer).arg(millis(ttl));
+        call.key(answer_key(key))
+            .arg(kept::head(&answer.by))
+            .arg(&*answer.body)
+            .arg(millis(ttl));
         call
     }
 
@@ -229,8 +232,9 @@ fn on_bucket<'a>(script: &'a Script, bucket: &str, rate: Rate) -> ScriptInvocati
     call
 }
 
+/// With the version of the value, so that a gateway of another version neither finds nor gives it.
 fn answer_key(key: AnswerKey) -> String {
-    format!("nexus:{{answer:{key}}}")
+    format!("nexus:{{answer:{key}}}:v{}", kept::VERSION)
 }
 
 fn end_key(scope: ScopeId, id: MessageId) -> String {
