@@ -22,7 +22,11 @@ fn call() -> Value {
 
 /// A provider's answer with a tool call, whole or as a stream.
 fn answer(stream: bool) -> Script {
-    let said = json!({"role": "assistant", "content": "I look.", "tool_calls": [call()]});
+    answer_with(&call(), stream)
+}
+
+fn answer_with(call: &Value, stream: bool) -> Script {
+    let said = json!({"role": "assistant", "content": "I look.", "tool_calls": [call]});
     let mut chat = json!({
         "id": "chatcmpl-1", "created": 1, "model": MODEL, "object": "chat.completion",
         "choices": [{"index": 0, "finish_reason": "tool_calls"}],
@@ -130,5 +134,40 @@ async fn arguments_written_anew_are_the_same_call_in_chat() -> Result<()> {
         other.conversation != first.conversation,
         "another call was taken for it"
     );
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn arguments_that_a_provider_gives_as_an_object_are_the_same_call() -> Result<()> {
+    let stage = Stage::set().await?;
+    let arguments = json!({"city": "Genève", "days": 1.0, "unit": null, "tags": [], "more": {}});
+    let mut given = call();
+    given["function"]["arguments"] = arguments.clone();
+    for stream in [false, true] {
+        let question = json!({"role": "user", "content": format!("the weather? {stream}")});
+        let mut body = json!({"model": MODEL, "stream": stream, "messages": [question]});
+        stage.upstream.once(answer_with(&given, stream));
+        let first = stage.client.post("/v1/chat/completions", &body).await?;
+        let first = Turn::of(&first.expect(200)?, body.clone())?;
+        let mut repeated = call();
+        repeated["function"]["arguments"] = json!(arguments.to_string());
+        body["messages"] = json!([
+            question,
+            {"role": "assistant", "content": "I look.", "tool_calls": [repeated]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "21"},
+        ]);
+        let second = stage.client.post("/v1/chat/completions", &body).await?;
+        let second = Turn::of(&second.expect(200)?, body)?;
+        ensure!(
+            second.conversation == first.conversation,
+            "stream {stream}: the turn with the tool is apart"
+        );
+        let recorded = Recorded::wait(&stage.log, &second.request_id).await?;
+        ensure!(
+            carried(&recorded) == (1, true),
+            "only the tool's result is new: {}",
+            recorded.received.json
+        );
+    }
     stage.strike().await
 }

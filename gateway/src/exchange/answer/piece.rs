@@ -19,6 +19,9 @@ const MEMBERS_MAX: usize = 1_024;
 /// looked for one by one as well.
 const CONTINUED_MAX: usize = 4_096;
 
+/// The member of a call that is a text of JSON, or with some servers the JSON itself.
+const ARGUMENTS: &str = "arguments";
+
 /// What a member or a list item costs beside its text: about 96 bytes, so that many tiny ones
 /// count as what they take.
 const PIECE_BYTES: usize = 96;
@@ -98,6 +101,8 @@ impl Piece {
     fn new(name: &str, raw: &RawValue, depth: u32) -> Result<Self, AnswerTooLarge> {
         let mut piece = match raw.get().as_bytes().first() {
             Some(b'"') => Self::Text(String::new()),
+            // Arguments that come as a value come whole, and null in them says something.
+            _ if name == ARGUMENTS => return Ok(Self::Other(raw.to_owned())),
             Some(b'{') if depth < DEPTH_MAX => Self::Object(Members::default()),
             Some(b'[') if depth < DEPTH_MAX => Self::List(Vec::new()),
             _ => return Ok(Self::Other(raw.to_owned())),
@@ -124,6 +129,8 @@ impl Piece {
                 }
                 Err(_) => *self = Self::new(name, raw, depth)?,
             },
+            // Nothing more, where a value was all of it.
+            Self::Other(_) if name == ARGUMENTS && raw.get() == "\"\"" => {}
             Self::Other(_) => *self = Self::new(name, raw, depth)?,
         }
         Ok(())

@@ -67,6 +67,18 @@ fn text_is_appended_and_nulls_are_nothing() {
 }
 
 #[test]
+fn arguments_that_come_as_a_value_stay_as_they_came() {
+    let message = message(&[
+        r#"{"tool_calls":[{"index":0,"id":"c1","function":{"name":"look","arguments":{"a":null,"b":[],"n":1.0}}}]}"#,
+        r#"{"tool_calls":[{"index":0,"function":{"arguments":""}}]}"#,
+    ]);
+    assert_eq!(
+        message,
+        r#"{"tool_calls":[{"id":"c1","function":{"name":"look","arguments":{"a":null,"b":[],"n":1.0}}}]}"#
+    );
+}
+
+#[test]
 fn tool_calls_are_put_together_by_their_index() {
     let message = message(&[
         r#"{"role":"assistant","content":null,"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"look","arguments":""}}]}"#,

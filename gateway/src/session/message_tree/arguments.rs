@@ -16,6 +16,8 @@
 //!   value and is not recognised.)
 //! - No text, blanks, and `{}` are the same as no arguments: they all call a
 //!   tool with nothing, and providers and clients write each of them.
+//! - Some servers give the value itself in place of its text, and clients repeat it as a text: it is
+//!   the same. (Beyond [`ARGUMENTS_BYTES_MAX`] it is not, because a text of that length is no value.)
 //! - What is no JSON, nests deeper than 128 levels, has half a surrogate pair,
 //!   or is longer than [`ARGUMENTS_BYTES_MAX`] is hashed as the text it is,
 //!   under another tag, so that no text is ever taken for a value.
@@ -48,13 +50,19 @@ pub(super) fn are_none(arguments: &str) -> bool {
     inner.unwrap_or(text).trim().is_empty()
 }
 
+/// The member that they stand in.
+pub(super) const NAME: &str = "arguments";
+
+/// Writes arguments that came as a value into the hash.
+pub(super) fn feed_value(hash: &mut Hmac<Sha256>, value: &Form<'_>) {
+    hash.update(b"a");
+    value.feed(hash);
+}
+
 /// Writes arguments into the hash: by value, or as the text they are.
 pub(super) fn feed(hash: &mut Hmac<Sha256>, arguments: &str) {
     match read(arguments) {
-        Some(form) => {
-            hash.update(b"a");
-            form.feed(hash);
-        }
+        Some(form) => feed_value(hash, &form),
         None => feed_text(hash, b's', arguments),
     }
 }
@@ -165,6 +173,23 @@ mod tests {
             r#"["a","b"]"#,
             r#"["b","a"]"#,
         ]);
+    }
+
+    #[test]
+    fn a_value_is_the_same_as_its_text() {
+        for arguments in [
+            r#"{"city":"Paris","days":1.0,"note":null,"tags":[],"deep":{"empty":{},"arguments":""}}"#,
+            r#"{"n":10000000000000000000,"a":0,"a":1}"#,
+            "{}",
+            "[1,null]",
+            "7",
+        ] {
+            let message = format!(
+                r#"{{"role":"assistant","tool_calls":[
+                    {{"id":"c1","type":"function","function":{{"name":"f","arguments":{arguments}}}}}]}}"#
+            );
+            assert_eq!(id_of(&message), id(arguments), "{arguments}");
+        }
     }
 
     #[test]

@@ -122,7 +122,9 @@ impl<'a> Place<'a> {
         match (self, value) {
             (Self::Message, _) => !EXTRAS.contains(&name),
             (Self::Item(list), _) => part_extra(list) != Some(name),
-            (Self::Function, Form::Text(text)) => name != "arguments" || !arguments::are_none(text),
+            (Self::Function, Form::Text(text)) => {
+                name != arguments::NAME || !arguments::are_none(text)
+            }
             (Self::Function | Self::Value, _) => true,
         }
     }
@@ -156,8 +158,11 @@ fn feed_members(hash: &mut Hmac<Sha256>, members: &[(Cow<'_, str>, Form<'_>)], p
     for (name, value) in said() {
         feed_text(hash, b'm', name);
         match value {
-            Form::Text(text) if place == Place::Function && name == "arguments" => {
+            Form::Text(text) if place == Place::Function && name == arguments::NAME => {
                 arguments::feed(hash, text);
+            }
+            _ if place == Place::Function && name == arguments::NAME => {
+                arguments::feed_value(hash, value);
             }
             Form::Object(members) => feed_members(hash, members, place.inside(name)),
             Form::List(items) => match only_text(name, items).filter(|_| place == Place::Message) {
@@ -278,7 +283,13 @@ impl<'de> Visitor<'de> for Reading {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members: Vec<(Cow<'de, str>, Form<'de>)> = Vec::new();
         while let Some(Name(name)) = map.next_key()? {
-            members.push((name, map.next_value_seed(self)?));
+            // Wherever they stand: nothing else of a message has such a member.
+            let rules = if name == arguments::NAME {
+                Self::Arguments
+            } else {
+                self
+            };
+            members.push((name, map.next_value_seed(rules)?));
         }
         // The sort is stable, so the last of equal names is the last that came.
         members.sort_by(|(one, _), (other, _)| one.cmp(other));
