@@ -29,6 +29,7 @@ mod testing;
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use nexus_events::{clock::UnixMillis, id::RequestId};
 
 pub(crate) use self::{again::asked_again, body::Translated, spoken::Spoken};
@@ -57,12 +58,17 @@ pub(crate) trait Dialect: Send + Sync + fmt::Debug {
     /// What the request may use, guessed without reading it to the last member.
     fn estimate(&self, body: &Fields<'_>) -> Estimate;
 
-    /// The chat request that says the same, for those who can carry it.
+    /// The chat request that says the same, for those who can carry it. The headers may say a part.
     ///
     /// # Errors
     /// [`BadRequest`]: a member is wrong, chat completions have no counterpart for it, or nobody
     /// who offers the model can carry it.
-    fn request(&self, body: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest>;
+    fn request(
+        &self,
+        body: &Fields<'_>,
+        headers: &HeaderMap,
+        carriers: &mut Carriers,
+    ) -> Result<Bytes, BadRequest>;
 
     /// A whole chat answer in the dialect's form.
     ///

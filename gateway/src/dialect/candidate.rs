@@ -5,10 +5,12 @@
 //! cannot carry a member is no candidate for the request, and when nobody is left, the request is
 //! refused by that member's name.
 //!
-//! Three of them are left out where nobody can carry them, because nothing is lost of what is said
+//! Four of them are left out where nobody can carry them, because nothing is lost of what is said
 //! or of how the answer comes about: marks for Anthropic's cache (other providers cache by
 //! themselves or not at all, whatever a client marks), reasoning in plain text of an earlier
-//! answer, and the signature that only Gemini wants to see again with its own call.
+//! answer, the signature that only Gemini wants to see again with its own call, and the names of
+//! Anthropic's betas, which by themselves ask for nothing. That a tool failed is said in words
+//! where nobody has a member for it.
 
 use super::fields::no_candidate;
 use crate::{configuration::Candidate, protocol::openai::request::BadRequest, provider::openai};
@@ -28,6 +30,16 @@ pub(super) enum Extension {
     Reasoning,
     /// `extra_content` of a tool call: Gemini's signature of it.
     ExtraContent,
+    /// `is_error` of a tool's result: the tool failed.
+    ToolError,
+    /// Content parts that are Anthropic's blocks as they came: documents and search results.
+    Blocks,
+    /// `service_tier` with Anthropic's value for its standard tier.
+    StandardTier,
+    /// `context_management`: what Anthropic is to leave out of a long conversation.
+    ContextManagement,
+    /// `anthropic_beta`: what the client wants to use of what is not for everybody yet.
+    Betas,
 }
 
 /// Providers that take the same members.
@@ -59,9 +71,13 @@ impl Speaker {
     /// Whether it understands a member, or gets it as it came.
     const fn takes(self, extension: Extension) -> bool {
         match extension {
-            Extension::ThinkingBlocks | Extension::CacheControl => {
-                matches!(self, Self::Anthropic)
-            }
+            Extension::ThinkingBlocks
+            | Extension::CacheControl
+            | Extension::Blocks
+            | Extension::StandardTier
+            | Extension::ContextManagement
+            | Extension::Betas => matches!(self, Self::Anthropic),
+            Extension::ToolError => matches!(self, Self::Anthropic | Self::Gemini),
             Extension::Thinking => matches!(self, Self::Anthropic | Self::Compatible),
             Extension::TopK => matches!(self, Self::Anthropic | Self::Gemini | Self::Compatible),
             // The adapters of the others know it for what it is and hand it to nobody.
@@ -156,6 +172,11 @@ mod tests {
                 vec![Anthropic, Gemini, ErnieV1, Compatible],
             ),
             (Extension::ExtraContent, vec![Gemini, Compatible]),
+            (Extension::ToolError, vec![Anthropic, Gemini]),
+            (Extension::Blocks, vec![Anthropic]),
+            (Extension::StandardTier, vec![Anthropic]),
+            (Extension::ContextManagement, vec![Anthropic]),
+            (Extension::Betas, vec![Anthropic]),
         ] {
             let mut carriers = Carriers::speaking(ALL.to_vec());
             carriers.must(extension, "x").unwrap();

@@ -8,6 +8,7 @@ mod answer;
 mod request;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use serde_json::json;
 
 use super::{Asked, Dialect, Events, candidate::Carriers, chat::Chunk, fields::Fields};
@@ -31,7 +32,12 @@ impl Dialect for Completions {
         Estimate::of_members(body.members(), &read, "max_tokens")
     }
 
-    fn request(&self, body: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest> {
+    fn request(
+        &self,
+        body: &Fields<'_>,
+        _: &HeaderMap,
+        carriers: &mut Carriers,
+    ) -> Result<Bytes, BadRequest> {
         request::to_chat(body, carriers)
     }
 

@@ -16,7 +16,9 @@
 //!   client sends back stands for the reasoning where there is no other.
 //! - Tools other than functions run at OpenAI and are refused.
 //! - Reasoning that a provider gives in plain text is an item with `reasoning_text`, and goes back
-//!   as it came. What is encrypted is what Gemini wants to see again with a function call.
+//!   as it came. What is encrypted is what Gemini wants to see again with a function call, or a block of
+//!   Anthropic's reasoning with its signature; that goes back to Anthropic, or is refused where it does
+//!   not offer the model.
 
 mod input;
 mod item;
@@ -25,6 +27,7 @@ mod response;
 mod stream;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use super::{Asked, Dialect, Events, candidate::Carriers, fields::Fields};
 use crate::{limits::estimate::Estimate, protocol::openai::request::BadRequest};
@@ -43,7 +46,12 @@ impl Dialect for Responses {
         Estimate::of_members(body.members(), &read, "max_output_tokens")
     }
 
-    fn request(&self, body: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest> {
+    fn request(
+        &self,
+        body: &Fields<'_>,
+        _: &HeaderMap,
+        carriers: &mut Carriers,
+    ) -> Result<Bytes, BadRequest> {
         request::to_chat(body, carriers)
     }
 

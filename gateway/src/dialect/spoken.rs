@@ -1,6 +1,7 @@
 //! A request in a dialect, from what lets it in to the chat request that it becomes.
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use super::{Dialect, candidate::Carriers, fields::Fields};
 use crate::{
@@ -53,10 +54,11 @@ impl<'a> Spoken<'a> {
     /// [`BadRequest`]: a member is wrong, has no counterpart, or nobody can carry it.
     pub(crate) fn chat<'c>(
         &self,
+        headers: &HeaderMap,
         candidates: impl Iterator<Item = &'c Candidate>,
     ) -> Result<Chat, BadRequest> {
         let mut carriers = Carriers::of(candidates);
-        let body = self.dialect.request(&self.fields, &mut carriers)?;
+        let body = self.dialect.request(&self.fields, headers, &mut carriers)?;
         Ok(Chat { body, carriers })
     }
 }

@@ -6,6 +6,7 @@
 use std::{fs, path::PathBuf};
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use nexus_events::clock::UnixMillis;
 use serde_json::Value;
 
@@ -47,10 +48,24 @@ pub(super) fn to_chat(
     body: &[u8],
     speakers: &[Speaker],
 ) -> Result<Bytes, BadRequest> {
+    to_chat_with(dialect, (body, &HeaderMap::new()), speakers)
+}
+
+/// The same of a request with headers.
+pub(super) fn to_chat_with(
+    dialect: &dyn Dialect,
+    (body, headers): (&[u8], &HeaderMap),
+    speakers: &[Speaker],
+) -> Result<Bytes, BadRequest> {
     let mut carriers = Carriers::speaking(speakers.to_vec());
-    let chat = dialect.request(&Fields::of_body(body)?, &mut carriers)?;
+    let chat = dialect.request(&Fields::of_body(body)?, headers, &mut carriers)?;
     ChatRequest::parse(&chat).expect("a chat request");
     Ok(chat)
+}
+
+/// The member that a request is refused for.
+pub(super) fn params(error: BadRequest) -> String {
+    error.param.expect("a member")
 }
 
 /// The member that a request is refused for.
@@ -61,8 +76,7 @@ pub(super) fn refused(dialect: &dyn Dialect, body: &str) -> String {
 /// The same where those offer the model.
 pub(super) fn refused_by(dialect: &dyn Dialect, body: &str, speakers: &[Speaker]) -> String {
     let error = to_chat(dialect, body.as_bytes(), speakers);
-    let error = error.expect_err(body);
-    error.param.expect("a member")
+    params(error.expect_err(body))
 }
 
 /// The dialect's events for a chat stream.

@@ -79,9 +79,13 @@ pub(super) async fn serve(state: &AppState, call: Call, form: Form) -> Response 
         Form::Dialect(dialect) => Some((dialect, asked_in(&call))),
         Form::Chat | Form::Embeddings => None,
     };
+    let headers = match form {
+        Form::Dialect(_) => call.headers.clone(),
+        Form::Chat | Form::Embeddings => HeaderMap::new(),
+    };
     let served = match ask(state, call, form) {
         Ok(ask) => match form {
-            Form::Dialect(dialect) => begin_spoken(state, ask, dialect).await,
+            Form::Dialect(dialect) => begin_spoken(state, ask, (dialect, &headers)).await,
             Form::Chat | Form::Embeddings => state.engine.begin(ask).await,
         },
         Err(error) => Err(Refused { error, model: None }),
@@ -99,7 +103,7 @@ pub(super) async fn serve(state: &AppState, call: Call, form: Form) -> Response 
 async fn begin_spoken(
     state: &AppState,
     mut ask: Ask,
-    dialect: &'static dyn Dialect,
+    (dialect, headers): (&'static dyn Dialect, &HeaderMap),
 ) -> Result<Served, Refused> {
     let body = ask.body.clone();
     let spoken = Spoken::read(dialect, &body);
@@ -109,7 +113,7 @@ async fn begin_spoken(
         model: None,
     })?;
     let mut entry = state.engine.enter(&ask, &outline).await?;
-    match spoken.chat(entry.candidates()) {
+    match spoken.chat(headers, entry.candidates()) {
         Ok(chat) => {
             if !entry.narrow(|candidate| chat.is_carried_by(candidate)) {
                 let error = ApiError::internal("nobody can carry what somebody could");

@@ -27,6 +27,9 @@ const VERSION: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("2023-06-01"),
 );
 
+/// The betas that a request makes use of, separated by commas.
+const BETAS: HeaderName = HeaderName::from_static("anthropic-beta");
+
 const KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The adapter; it keeps no state.
@@ -40,10 +43,18 @@ impl Provider for Anthropic {
         let mut headers = openai::headers(call, KEY)?;
         let (name, version) = VERSION;
         headers.insert(name, version);
+        let encoded = request::encode(call.request, call.target.model)?;
+        if let Some(betas) = encoded.betas {
+            let betas = HeaderValue::try_from(betas).map_err(|error| {
+                let message = "`anthropic_beta` must hold names that can stand in a header.";
+                ProviderError::unsupported("anthropic_beta", message).caused_by(error)
+            })?;
+            headers.insert(BETAS, betas);
+        }
         Ok(UpstreamRequest::Http(HttpRequest {
             url,
             headers,
-            body: request::encode(call.request, call.target.model)?,
+            body: encoded.body,
         }))
     }
 

@@ -1,7 +1,7 @@
 //! Members that only some providers understand decide who is asked; and who is refused for a limit
 //! is refused before the body is translated.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use nexus_tests::client::Answer;
 use nexus_tests::{Client, Result, Script, Upstream};
 use serde_json::{Value, json};
@@ -85,6 +85,40 @@ async fn post(stage: &Stage, body: &Value) -> Result<Answer> {
     stage.client.post("/v1/messages", body).await
 }
 
+/// Reasoning as Anthropic signs it.
+fn signed() -> Value {
+    json!({"type": "thinking", "thinking": "hm", "signature": "c2ln"})
+}
+
+/// Requests that only some can carry, each with the member that others are refused for; a mark for
+/// the cache is left out for them.
+fn cases(model: &str) -> Vec<(Value, &'static str)> {
+    let redacted = json!({"type": "redacted_thinking", "data": "c2ln"});
+    let mark =
+        json!([{"type": "text", "text": "Be terse.", "cache_control": {"type": "ephemeral"}}]);
+    let thinking = json!({"type": "enabled", "budget_tokens": 1024});
+    let edits = json!({"edits": [{"type": "clear_tool_uses_20250919"}]});
+    vec![
+        (after(model, &signed()), "messages[1].content[0].signature"),
+        (after(model, &redacted), "messages[1].content[0].data"),
+        (with(model, "thinking", thinking.clone()), "thinking"),
+        (with(model, "top_k", json!(4)), "top_k"),
+        (
+            with(model, "service_tier", json!("standard_only")),
+            "service_tier",
+        ),
+        (
+            with(model, "context_management", edits.clone()),
+            "context_management",
+        ),
+        (
+            with(model, "cache_control", json!({"type": "ephemeral"})),
+            "",
+        ),
+        (with(model, "system", mark.clone()), ""),
+    ]
+}
+
 #[tokio::test]
 async fn a_request_goes_only_to_those_who_can_carry_it() -> Result<()> {
     let stage = Stage::set().await?;
@@ -101,27 +135,19 @@ async fn a_request_goes_only_to_those_who_can_carry_it() -> Result<()> {
     post(&stage, &ask("both")).await?.expect(200)?;
     ensure!((azure.exchanges().len(), asked(&anthropic).len()) == (1, 0));
 
-    let signed = json!({"type": "thinking", "thinking": "hm", "signature": "c2ln"});
-    let redacted = json!({"type": "redacted_thinking", "data": "c2ln"});
-    let mark =
-        json!([{"type": "text", "text": "Be terse.", "cache_control": {"type": "ephemeral"}}]);
-    let thinking = json!({"type": "enabled", "budget_tokens": 1024});
-    let cases = |model: &str| {
-        [
-            (after(model, &signed), "messages[1].content[0].signature"),
-            (after(model, &redacted), "messages[1].content[0].data"),
-            (with(model, "thinking", thinking.clone()), "thinking"),
-            (with(model, "top_k", json!(4)), "top_k"),
-            (with(model, "system", mark.clone()), ""),
-        ]
-    };
     for (place, (body, _)) in cases("both").into_iter().enumerate() {
         post(&stage, &body).await?.expect(200)?;
         let asked = asked(&anthropic);
         ensure!(azure.exchanges().len() == 1, "{body}");
         ensure!(asked.len() == place + 1, "{body}");
         let sent = &asked[place];
-        for member in ["thinking", "top_k"] {
+        for member in [
+            "thinking",
+            "top_k",
+            "service_tier",
+            "context_management",
+            "cache_control",
+        ] {
             ensure!(sent[member] == body[member], "{sent}");
         }
         if body["system"].is_array() {
@@ -140,13 +166,13 @@ async fn a_request_goes_only_to_those_who_can_carry_it() -> Result<()> {
             ensure!(answer.json["error"]["param"] == param, "{}", answer.text());
         }
     }
-    ensure!(azure.exchanges().len() == 2);
+    ensure!(azure.exchanges().len() == 3);
 
     // Nobody who cannot carry it comes in for one that fails.
     anthropic.route(MESSAGES, |_| Script::failure(500, "broken"));
-    let failed = post(&stage, &after("both", &signed)).await?;
+    let failed = post(&stage, &after("both", &signed())).await?;
     ensure!(failed.status == 500, "{}", failed.text());
-    ensure!(azure.exchanges().len() == 2);
+    ensure!(azure.exchanges().len() == 3);
     let plain = post(&stage, &ask("both")).await?.expect(200)?;
     ensure!(plain.json["stop_reason"] == "end_turn", "{}", plain.text());
     ensure!(plain.json["stop_sequence"].is_null(), "{}", plain.text());
@@ -238,5 +264,130 @@ async fn a_limit_refuses_before_a_body_is_translated() -> Result<()> {
         ensure!(refused.status == 429, "{path}: {}", refused.text());
     }
     ensure!(stage.upstream.exchanges().len() == 1);
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn failed_tools_documents_and_betas_reach_anthropic_and_no_other() -> Result<()> {
+    let stage = Stage::set().await?;
+    let azure = provider(&stage.client, "azure").await?;
+    let anthropic = provider(&stage.client, "anthropic").await?;
+    azure.always(Script::answer());
+    anthropic.route(MESSAGES, |request| message(request.wants_stream()));
+    let document = json!({
+        "type": "document", "source": {"type": "url", "url": "https://files.test/a.pdf"},
+        "title": "Letter",
+    });
+    let result = json!({
+        "type": "tool_result", "tool_use_id": "toolu_1", "is_error": true,
+        "content": [{"type": "text", "text": "no clock"}],
+    });
+    let after_a_tool = |model: &str, blocks: &Value| {
+        let call = json!({"type": "tool_use", "id": "toolu_1", "name": "now", "input": {}});
+        let messages = json!([
+            {"role": "user", "content": "the time?"},
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": blocks},
+        ]);
+        let mut body = with(model, "messages", messages);
+        body["tools"] = json!([{"name": "now", "input_schema": {"type": "object"}}]);
+        body
+    };
+    let blocks = json!([result, document]);
+    let beta = stage
+        .client
+        .with_header("anthropic-beta", "context-1m-2025-08-07, x-1")?;
+    let body = after_a_tool("anthropic", &blocks);
+    beta.post("/v1/messages", &body).await?.expect(200)?;
+    let sent = anthropic.others();
+    let sent = sent.iter().find(|request| request.path == MESSAGES);
+    let sent = sent.context("Anthropic was not asked")?;
+    ensure!(sent.header("anthropic-beta") == Some("context-1m-2025-08-07,x-1"));
+    ensure!(
+        sent.json()["messages"][2]["content"] == blocks,
+        "{}",
+        sent.json()
+    );
+
+    let refused = post(&stage, &after_a_tool("azure", &blocks)).await?;
+    ensure!(refused.status == 400, "{}", refused.text());
+    ensure!(refused.json["error"]["param"] == "messages[2].content[1].source.type");
+    let body = after_a_tool("azure", &json!([result]));
+    beta.post("/v1/messages", &body).await?.expect(200)?;
+    let sent = azure.the_exchange()?.request.json();
+    let said = &sent["messages"][2];
+    ensure!(said["content"] == "Error:\nno clock", "{sent}");
+    ensure!(said.get("is_error").is_none() && sent.get("anthropic_beta").is_none());
+    stage.strike().await
+}
+
+/// What Anthropic answers: signed reasoning and a call, then text.
+fn reasoning(called: bool) -> Script {
+    let content = if called {
+        json!([{"type": "text", "text": "Sunny."}])
+    } else {
+        json!([
+            {"type": "thinking", "thinking": "I look.", "signature": "c2ln"},
+            {"type": "redacted_thinking", "data": "eA=="},
+            {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris"}},
+        ])
+    };
+    Script::json(
+        200,
+        &json!({
+            "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-real",
+            "content": content, "stop_reason": if called { "end_turn" } else { "tool_use" },
+            "usage": {"input_tokens": 10, "output_tokens": 3},
+        }),
+    )
+}
+
+#[tokio::test]
+async fn signed_reasoning_comes_back_through_responses() -> Result<()> {
+    let stage = Stage::set().await?;
+    let anthropic = provider(&stage.client, "anthropic").await?;
+    provider(&stage.client, "azure").await?;
+    anthropic.route(MESSAGES, |request| {
+        let turns = request.json()["messages"].as_array().map_or(0, Vec::len);
+        reasoning(turns > 1)
+    });
+    let question = json!({"role": "user", "content": "the weather?"});
+    let mut body = json!({
+        "model": "anthropic", "input": [question],
+        "tools": [{"type": "function", "name": "weather", "parameters": {"type": "object"}}],
+    });
+    let first = stage
+        .client
+        .post("/v1/responses", &body)
+        .await?
+        .expect(200)?;
+    // As clients do that keep no responses at the server: what came out goes in again.
+    let output = first.json["output"].as_array().context("no output")?;
+    let result = json!({"type": "function_call_output", "call_id": "toolu_1", "output": "21"});
+    let input: Vec<Value> = [vec![question], output.clone(), vec![result]].concat();
+    body["input"] = json!(input);
+    let second = stage
+        .client
+        .post("/v1/responses", &body)
+        .await?
+        .expect(200)?;
+    ensure!(
+        second.header("x-conversation-id") == first.header("x-conversation-id"),
+        "the turn is apart"
+    );
+    let turns = &asked(&anthropic)[1]["messages"];
+    ensure!(
+        turns[1]["content"]
+            == json!([
+                {"type": "thinking", "thinking": "I look.", "signature": "c2ln"},
+                {"type": "redacted_thinking", "data": "eA=="},
+                {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris"}},
+            ]),
+        "{turns}"
+    );
+    body["model"] = json!("azure");
+    let refused = stage.client.post("/v1/responses", &body).await?;
+    ensure!(refused.status == 400, "{}", refused.text());
+    ensure!(refused.json["error"]["param"] == "input[1].encrypted_content");
     stage.strike().await
 }

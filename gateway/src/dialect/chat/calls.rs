@@ -82,21 +82,17 @@ impl Order {
         self.calls.count > 0
     }
 
-    /// What can be said of a chunk now; `signed`: Anthropic's reasoning with its signatures has a
-    /// place, and is not said a second time as plain text.
-    pub(in crate::dialect) fn chunk<'a>(
-        &mut self,
-        said: &'a Said<'_>,
-        signed: bool,
-    ) -> Vec<Piece<'a>> {
+    /// What can be said of a chunk now. Anthropic's reasoning with its signatures is not said a second
+    /// time as plain text.
+    pub(in crate::dialect) fn chunk<'a>(&mut self, said: &'a Said<'_>) -> Vec<Piece<'a>> {
         let mut out = Vec::new();
         if let Some((member, text)) = &said.reasoning
-            && (!signed || said.thinking.is_empty())
+            && said.thinking.is_empty()
         {
             let text = Cow::Borrowed(&**text);
             self.say(Piece::Reasoning { member, text }, &mut out);
         }
-        for block in said.thinking.iter().filter(|_| signed) {
+        for block in &said.thinking {
             self.say(Piece::Thinking(block.clone()), &mut out);
         }
         if !said.text.is_empty() {

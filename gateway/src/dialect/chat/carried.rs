@@ -5,6 +5,9 @@ use super::{
     request::{Content, Message, Part, Request},
 };
 
+/// What the result of a tool that failed begins with.
+const FAILED: &str = "Error:\n";
+
 impl Request<'_> {
     /// The last step: who can carry all that must be carried is known.
     ///
@@ -16,6 +19,12 @@ impl Request<'_> {
     ) {
         if self.has_marks() && !carriers.wish(Extension::CacheControl) {
             self.forget_marks();
+        }
+        if self.has_failed_tools() && !carriers.wish(Extension::ToolError) {
+            self.say_failures();
+        }
+        if !self.anthropic_beta.is_empty() && !carriers.wish(Extension::Betas) {
+            self.anthropic_beta.clear();
         }
         if self.has_reasoning() && !carriers.wish(Extension::Reasoning) {
             self.forget_reasoning();
@@ -32,12 +41,33 @@ impl Request<'_> {
         self.max_tokens = tokens_max.filter(|_| has_others || !has_openai);
     }
 
+    fn has_failed_tools(&self) -> bool {
+        self.messages.iter().any(|message| message.is_error)
+    }
+
+    /// Says in words what nobody has a member for.
+    fn say_failures(&mut self) {
+        for message in self.messages.iter_mut().filter(|message| message.is_error) {
+            message.is_error = false;
+            message.content = Some(match message.content.take() {
+                Some(Content::Text(text)) => Content::Text(format!("{FAILED}{text}").into()),
+                Some(Content::Parts(mut parts)) => {
+                    parts.insert(0, Part::text(FAILED));
+                    Content::Parts(parts)
+                }
+                None => Content::Text(FAILED.into()),
+            });
+        }
+    }
+
     fn has_marks(&self) -> bool {
-        self.tools.iter().any(|tool| tool.cache_control.is_some())
+        self.same.contains_key("cache_control")
+            || self.tools.iter().any(|tool| tool.cache_control.is_some())
             || self.messages.iter().any(Message::has_marks)
     }
 
     fn forget_marks(&mut self) {
+        self.same.remove("cache_control");
         for tool in &mut self.tools {
             tool.cache_control = None;
         }

@@ -35,6 +35,9 @@ pub(in crate::dialect) struct Request<'a> {
     pub(in crate::dialect) stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::dialect) stream_options: Option<StreamOptions>,
+    /// Names of Anthropic's betas.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::dialect) anthropic_beta: Vec<Cow<'a, str>>,
     /// Members that are the same in both forms.
     #[serde(flatten)]
     pub(in crate::dialect) same: BTreeMap<&'static str, &'a RawValue>,
@@ -55,11 +58,14 @@ pub(in crate::dialect) struct Message<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::dialect) reasoning: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(in crate::dialect) thinking_blocks: Vec<&'a RawValue>,
+    pub(in crate::dialect) thinking_blocks: Vec<Cow<'a, RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(in crate::dialect) tool_calls: Vec<ToolCall<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::dialect) tool_call_id: Option<Cow<'a, str>>,
+    /// The tool failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(in crate::dialect) is_error: bool,
     /// A mark behind its last tool call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::dialect) cache_control: Option<&'a RawValue>,
@@ -83,10 +89,32 @@ pub(in crate::dialect) struct Part<'a> {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(in crate::dialect) enum PartKind<'a> {
-    Text { text: Cow<'a, str> },
-    ImageUrl { image_url: ImageUrl<'a> },
-    File { file: File<'a> },
-    Refusal { refusal: Cow<'a, str> },
+    Text {
+        text: Cow<'a, str>,
+    },
+    ImageUrl {
+        image_url: ImageUrl<'a>,
+    },
+    File {
+        file: File<'a>,
+    },
+    Refusal {
+        refusal: Cow<'a, str>,
+    },
+    /// Anthropic's, as it came.
+    Document {
+        source: &'a RawValue,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<&'a RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        context: Option<&'a RawValue>,
+    },
+    /// Anthropic's, as it came.
+    SearchResult {
+        source: Cow<'a, str>,
+        title: Cow<'a, str>,
+        content: &'a RawValue,
+    },
 }
 
 #[derive(Debug, Serialize)]

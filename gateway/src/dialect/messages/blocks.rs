@@ -7,11 +7,12 @@ use serde_json::value::RawValue;
 use super::{
     super::{
         candidate::{Carriers, Extension},
-        chat::{Content, File, Message, Part, PartKind, ToolCall},
+        chat::{Content, Message, Part, PartKind, ToolCall},
         fields::{Fields, no_counterpart, wrong},
         keepsake,
     },
     answer::OURS,
+    document,
 };
 use crate::protocol::openai::request::BadRequest;
 
@@ -25,7 +26,9 @@ pub(super) fn messages<'a>(
         .into_iter()
         .map(|block| match block {
             Block::Text(text) => Ok(Part::text(text)),
-            Block::Object(block) if block.required_text("type")? == "text" => part(&block),
+            Block::Object(block) if block.required_text("type")? == "text" => {
+                part(&block, carriers)
+            }
             Block::Object(block) => Err(no_counterpart(&block.at("type"))),
         })
         .collect::<Result<_, _>>()?;
@@ -45,9 +48,9 @@ pub(super) fn messages<'a>(
             ));
         }
         match turn.required_text("role")?.as_ref() {
-            "user" => user(turn, &mut messages)?,
+            "user" => user(turn, carriers, &mut messages)?,
             "assistant" => messages.push(assistant(turn, carriers)?),
-            "system" => messages.push(Message::new("system", said(turn)?)),
+            "system" => messages.push(Message::new("system", said(turn, carriers)?)),
             _ => return Err(wrong(&turn.at("role"), "`user` or `assistant`")),
         }
     }
@@ -76,18 +79,22 @@ fn blocks<'a>(fields: &Fields<'a>, name: &str) -> Result<Vec<Block<'a>>, BadRequ
     }
 }
 
-fn said<'a>(fields: &Fields<'a>) -> Result<Content<'a>, BadRequest> {
+fn said<'a>(fields: &Fields<'a>, carriers: &mut Carriers) -> Result<Content<'a>, BadRequest> {
     let parts = blocks(fields, "content")?
         .into_iter()
         .map(|block| match block {
             Block::Text(text) => Ok(Part::text(text)),
-            Block::Object(block) => part(&block),
+            Block::Object(block) => part(&block, carriers),
         });
     Ok(Content::of(parts.collect::<Result<_, _>>()?))
 }
 
 /// Results of tools are messages of their own in chat; what stands between them is the user's.
-fn user<'a>(turn: &Fields<'a>, messages: &mut Vec<Message<'a>>) -> Result<(), BadRequest> {
+fn user<'a>(
+    turn: &Fields<'a>,
+    carriers: &mut Carriers,
+    messages: &mut Vec<Message<'a>>,
+) -> Result<(), BadRequest> {
     let mut parts = Vec::new();
     let blocks = blocks(turn, "content")?;
     let is_empty = blocks.is_empty();
@@ -99,9 +106,9 @@ fn user<'a>(turn: &Fields<'a>, messages: &mut Vec<Message<'a>>) -> Result<(), Ba
                     let parts = std::mem::take(&mut parts);
                     messages.push(Message::new("user", Content::of(parts)));
                 }
-                messages.push(tool_result(&block)?);
+                messages.push(tool_result(&block, carriers)?);
             }
-            Block::Object(block) => parts.push(part(&block)?),
+            Block::Object(block) => parts.push(part(&block, carriers)?),
         }
     }
     if !parts.is_empty() || is_empty {
@@ -110,7 +117,10 @@ fn user<'a>(turn: &Fields<'a>, messages: &mut Vec<Message<'a>>) -> Result<(), Ba
     Ok(())
 }
 
-fn tool_result<'a>(result: &Fields<'a>) -> Result<Message<'a>, BadRequest> {
+fn tool_result<'a>(
+    result: &Fields<'a>,
+    carriers: &mut Carriers,
+) -> Result<Message<'a>, BadRequest> {
     result.only(&[
         "type",
         "tool_use_id",
@@ -118,18 +128,11 @@ fn tool_result<'a>(result: &Fields<'a>) -> Result<Message<'a>, BadRequest> {
         "is_error",
         "cache_control",
     ])?;
-    let is_error = result.flag("is_error")?.unwrap_or(false);
     let mut parts = Vec::new();
-    if is_error {
-        parts.push(Part::text("Error:\n"));
-    }
     for block in blocks(result, "content")? {
         match block {
-            Block::Text(text) if is_error => {
-                parts = vec![Part::text(format!("Error:\n{text}"))];
-            }
             Block::Text(text) => parts.push(Part::text(text)),
-            Block::Object(block) => parts.push(part(&block)?),
+            Block::Object(block) => parts.push(part(&block, carriers)?),
         }
     }
     if parts.is_empty() {
@@ -143,6 +146,7 @@ fn tool_result<'a>(result: &Fields<'a>) -> Result<Message<'a>, BadRequest> {
     }
     Ok(Message {
         tool_call_id: Some(result.required_text("tool_use_id")?),
+        is_error: result.flag("is_error")?.unwrap_or(false),
         ..Message::new("tool", Content::of(parts))
     })
 }
@@ -174,10 +178,10 @@ fn assistant<'a>(turn: &Fields<'a>, carriers: &mut Carriers) -> Result<Message<'
                     kept.push(keepsake);
                 } else {
                     carriers.must(Extension::ThinkingBlocks, &block.at("data"))?;
-                    message.thinking_blocks.push(block.raw());
+                    message.thinking_blocks.push(Cow::Borrowed(block.raw()));
                 }
             }
-            _ => parts.push(part(&block)?),
+            _ => parts.push(part(&block, carriers)?),
         }
     }
     keepsake::give_back(kept, &mut message.tool_calls);
@@ -210,7 +214,7 @@ fn think<'a>(
         }
         None => {
             carriers.must(Extension::ThinkingBlocks, &block.at("signature"))?;
-            message.thinking_blocks.push(block.raw());
+            message.thinking_blocks.push(Cow::Borrowed(block.raw()));
         }
     }
     Ok(())
@@ -234,7 +238,7 @@ fn tool_use<'a>(call: &Fields<'a>) -> Result<ToolCall<'a>, BadRequest> {
 }
 
 /// Text, an image or a document.
-fn part<'a>(block: &Fields<'a>) -> Result<Part<'a>, BadRequest> {
+fn part<'a>(block: &Fields<'a>, carriers: &mut Carriers) -> Result<Part<'a>, BadRequest> {
     let kind = match block.required_text("type")?.as_ref() {
         "text" => {
             // Citations are of what Anthropic itself looked up.
@@ -247,15 +251,8 @@ fn part<'a>(block: &Fields<'a>) -> Result<Part<'a>, BadRequest> {
             block.only(&["type", "source", "cache_control"])?;
             Part::image(source(&block.required_object("source")?)?, None).kind
         }
-        "document" => {
-            block.only(&["type", "source", "title", "cache_control"])?;
-            PartKind::File {
-                file: File {
-                    filename: block.text("title")?,
-                    file_data: document(&block.required_object("source")?)?,
-                },
-            }
-        }
+        "document" => document::document(block, carriers)?,
+        "search_result" => document::search_result(block, carriers)?,
         _ => return Err(no_counterpart(&block.at("type"))),
     };
     Ok(Part {
@@ -275,14 +272,7 @@ fn source<'a>(source: &Fields<'a>) -> Result<Cow<'a, str>, BadRequest> {
     }
 }
 
-fn document<'a>(source: &Fields<'a>) -> Result<Cow<'a, str>, BadRequest> {
-    match source.required_text("type")?.as_ref() {
-        "base64" => data_url(source),
-        _ => Err(no_counterpart(&source.at("type"))),
-    }
-}
-
-fn data_url<'a>(source: &Fields<'a>) -> Result<Cow<'a, str>, BadRequest> {
+pub(super) fn data_url<'a>(source: &Fields<'a>) -> Result<Cow<'a, str>, BadRequest> {
     source.only(&["type", "media_type", "data"])?;
     let media_type = source.required_text("media_type")?;
     let data = source.required_text("data")?;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 
 use super::{
     super::{
@@ -30,11 +31,34 @@ const MEMBERS: &[&str] = &[
     "tool_choice",
     "output_config",
     "service_tier",
+    "context_management",
+    "cache_control",
 ];
 
+/// Edits of a long conversation after which an answer has the same form as without them.
+///
+/// Others, such as compaction, put blocks into it that the form of chat has no place for.
+const EDITS: [&str; 2] = ["clear_tool_uses_20250919", "clear_thinking_20251015"];
+
+/// Where clients name the betas that they want to use, separated by commas.
+const BETAS: HeaderName = HeaderName::from_static("anthropic-beta");
+
+/// What the client wants to be accounted for at Anthropic, in accounts that are not its own.
+const REFUSED_HEADERS: [&str; 2] = ["anthropic-user-profile-id", "anthropic-workspace-id"];
+
 /// The chat request that says the same.
-pub(super) fn to_chat(fields: &Fields<'_>, carriers: &mut Carriers) -> Result<Bytes, BadRequest> {
+pub(super) fn to_chat(
+    fields: &Fields<'_>,
+    headers: &HeaderMap,
+    carriers: &mut Carriers,
+) -> Result<Bytes, BadRequest> {
     fields.only(MEMBERS)?;
+    if let Some(name) = REFUSED_HEADERS
+        .iter()
+        .find(|name| headers.contains_key(**name))
+    {
+        return Err(no_counterpart(name));
+    }
     let model = fields.required_text("model")?;
     let tokens_max = fields.count("max_tokens")?;
     if tokens_max.is_none() {
@@ -46,6 +70,7 @@ pub(super) fn to_chat(fields: &Fields<'_>, carriers: &mut Carriers) -> Result<By
         tools: tools(fields)?,
         stop: fields.value("stop_sequences", "an array of strings")?,
         user: user(fields)?,
+        anthropic_beta: betas(headers),
         ..Request::default()
     };
     request.streamed(fields.flag("stream")?.unwrap_or(false));
@@ -58,14 +83,62 @@ pub(super) fn to_chat(fields: &Fields<'_>, carriers: &mut Carriers) -> Result<By
     thinking(fields, carriers, &mut request)?;
     tool_choice(fields, &mut request)?;
     output_config(fields, &mut request)?;
-    if fields
-        .text("service_tier")?
-        .is_some_and(|tier| tier != "auto")
-    {
-        return Err(no_counterpart("service_tier"));
+    service_tier(fields, carriers, &mut request)?;
+    context_management(fields, carriers, &mut request)?;
+    if fields.object("cache_control")?.is_some() {
+        request.same("cache_control", fields.get("cache_control"));
     }
     request.carried_by(carriers, tokens_max);
     request.write()
+}
+
+fn betas(headers: &HeaderMap) -> Vec<Cow<'_, str>> {
+    let values = headers.get_all(BETAS).iter();
+    let names = values.filter_map(|value| value.to_str().ok());
+    names
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(Cow::Borrowed)
+        .collect()
+}
+
+/// `auto` is what the API does without the member.
+fn service_tier<'a>(
+    fields: &Fields<'a>,
+    carriers: &mut Carriers,
+    request: &mut Request<'a>,
+) -> Result<(), BadRequest> {
+    match fields.text("service_tier")?.as_deref() {
+        None | Some("auto") => Ok(()),
+        Some("standard_only") => {
+            request.same("service_tier", fields.get("service_tier"));
+            carriers.must(Extension::StandardTier, "service_tier")
+        }
+        Some(_) => Err(wrong("service_tier", "`auto` or `standard_only`")),
+    }
+}
+
+fn context_management<'a>(
+    fields: &Fields<'a>,
+    carriers: &mut Carriers,
+    request: &mut Request<'a>,
+) -> Result<(), BadRequest> {
+    let Some(management) = fields.object("context_management")? else {
+        return Ok(());
+    };
+    management.only(&["edits"])?;
+    let edits = management.objects("edits")?;
+    for edit in &edits {
+        if !EDITS.contains(&edit.required_text("type")?.as_ref()) {
+            return Err(no_counterpart(&edit.at("type")));
+        }
+    }
+    if edits.is_empty() {
+        return Ok(());
+    }
+    request.same("context_management", fields.get("context_management"));
+    carriers.must(Extension::ContextManagement, "context_management")
 }
 
 fn user<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, BadRequest> {

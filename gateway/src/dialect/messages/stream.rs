@@ -162,7 +162,7 @@ impl MessageEvents {
 impl Events for MessageEvents {
     fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut BytesMut) {
         self.begin(&chunk.model, out);
-        let pieces = self.order.chunk(&chunk.said, true);
+        let pieces = self.order.chunk(&chunk.said);
         self.say(pieces, out);
         if let Some(reason) = &chunk.finish_reason {
             self.finish_reason = Some(reason.clone().into_owned());

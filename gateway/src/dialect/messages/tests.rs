@@ -1,9 +1,10 @@
+use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::dialect::{
     candidate::Speaker,
-    testing::{Goldens, refused, refused_by, to_chat},
+    testing::{Goldens, refused, refused_by, to_chat, to_chat_with},
 };
 
 fn goldens() -> Goldens {
@@ -38,9 +39,18 @@ fn what_has_no_counterpart_is_refused_by_its_name() {
         (r#""mcp_servers":[{}]"#, "mcp_servers"),
         (
             r#""context_management":{"edits":[1]}"#,
-            "context_management",
+            "context_management.edits[0]",
         ),
-        (r#""service_tier":"standard_only""#, "service_tier"),
+        (
+            r#""context_management":{"edits":[{"type":"compact_20260112"}]}"#,
+            "context_management.edits[0].type",
+        ),
+        (
+            r#""context_management":{"novel":1}"#,
+            "context_management.novel",
+        ),
+        (r#""service_tier":"priority""#, "service_tier"),
+        (r#""cache_control":"ephemeral""#, "cache_control"),
         (r#""metadata":{"team":"a"}"#, "metadata.team"),
         (r#""thinking":{"budget_tokens":1}"#, "thinking.type"),
         (r#""temperature":"hot""#, "temperature"),
@@ -100,7 +110,12 @@ fn blocks_without_counterpart_are_refused_by_their_place() {
     for (role, block, param) in [
         (
             "user",
-            r#"{"type":"search_result"}"#,
+            r#"{"type":"search_result","source":"s","title":"t"}"#,
+            "messages[0].content[0].content",
+        ),
+        (
+            "user",
+            r#"{"type":"container_upload","file_id":"f"}"#,
             "messages[0].content[0].type",
         ),
         ("user", r#"{"text":"x"}"#, "messages[0].content[0].type"),
@@ -116,8 +131,23 @@ fn blocks_without_counterpart_are_refused_by_their_place() {
         ),
         (
             "user",
-            r#"{"type":"document","source":{"type":"text","data":"x"}}"#,
+            r#"{"type":"document","source":{"type":"file","file_id":"x"}}"#,
             "messages[0].content[0].source.type",
+        ),
+        (
+            "user",
+            r#"{"type":"document","source":{"type":"text","data":"x"}}"#,
+            "messages[0].content[0].source.media_type",
+        ),
+        (
+            "user",
+            r#"{"type":"document","source":{"type":"url","url":"u","novel":1}}"#,
+            "messages[0].content[0].source.novel",
+        ),
+        (
+            "user",
+            r#"{"type":"document","source":{"type":"url","url":"u"},"citations":{"enabled":true}}"#,
+            "messages[0].content[0].citations.enabled",
         ),
         (
             "user",
@@ -178,6 +208,36 @@ fn what_only_some_providers_understand_is_refused_where_none_of_them_is() {
             vec![Gemini, ErnieV1, OpenAi],
         ),
         (
+            with(r#""service_tier":"standard_only""#),
+            "service_tier",
+            vec![Anthropic],
+            vec![Gemini, ErnieV1, OpenAi, Compatible],
+        ),
+        (
+            with(r#""context_management":{"edits":[{"type":"clear_tool_uses_20250919"}]}"#),
+            "context_management",
+            vec![Anthropic],
+            vec![Gemini, ErnieV1, OpenAi, Compatible],
+        ),
+        (
+            saying(
+                "user",
+                r#"{"type":"document","source":{"type":"url","url":"https://x.test/a.pdf"}}"#,
+            ),
+            "messages[0].content[0].source.type",
+            vec![Anthropic],
+            vec![Gemini, ErnieV1, OpenAi, Compatible],
+        ),
+        (
+            saying(
+                "user",
+                r#"{"type":"search_result","source":"s","title":"t","content":[]}"#,
+            ),
+            "messages[0].content[0].type",
+            vec![Anthropic],
+            vec![Gemini, ErnieV1, OpenAi, Compatible],
+        ),
+        (
             with(r#""top_k":4"#),
             "top_k",
             vec![Anthropic, Gemini, Compatible],
@@ -190,6 +250,61 @@ fn what_only_some_providers_understand_is_refused_where_none_of_them_is() {
             to_chat(&Messages, body.as_bytes(), &both).unwrap();
         }
     }
+}
+
+#[test]
+fn headers_are_carried_or_refused() {
+    let chat = |name: &'static str, value: &'static str, speakers: &[Speaker]| {
+        let mut headers = HeaderMap::new();
+        headers.append(name, HeaderValue::from_static(value));
+        let body = with(r#""top_p":0.5"#);
+        to_chat_with(&Messages, (body.as_bytes(), &headers), speakers)
+    };
+    let both = [Speaker::OpenAi, Speaker::Anthropic];
+    let betas = |speakers: &[Speaker]| {
+        let chat = chat("anthropic-beta", "a, b,,", speakers).unwrap();
+        let chat: Value = serde_json::from_slice(&chat).unwrap();
+        chat.get("anthropic_beta").cloned()
+    };
+    assert_eq!(betas(&both), Some(json!(["a", "b"])));
+    assert_eq!(betas(&both[..1]), None, "they mean nothing there");
+    for name in ["anthropic-user-profile-id", "anthropic-workspace-id"] {
+        let error = chat(name, "x", &both).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some(name));
+    }
+}
+
+#[test]
+fn a_failed_tool_is_told_as_such_or_in_words() {
+    let result = r#"{"type":"tool_result","tool_use_id":"a","is_error":true,"content":"no"}"#;
+    let body = saying("user", result);
+    for (speakers, expected) in [
+        (
+            vec![Speaker::OpenAi, Speaker::Gemini],
+            json!({"role": "tool", "content": "no", "tool_call_id": "a", "is_error": true}),
+        ),
+        (
+            vec![Speaker::OpenAi, Speaker::ErnieV1],
+            json!({"role": "tool", "content": "Error:\nno", "tool_call_id": "a"}),
+        ),
+    ] {
+        let chat = to_chat(&Messages, body.as_bytes(), &speakers).unwrap();
+        let chat: Value = serde_json::from_slice(&chat).unwrap();
+        assert_eq!(chat["messages"][0], expected);
+    }
+}
+
+/// Who could say it in a member is no better than who can carry all the rest.
+#[test]
+fn what_can_be_said_in_words_excludes_nobody_who_is_needed() {
+    let result = r#"{"type":"tool_result","tool_use_id":"a","is_error":true,"content":"no"}"#;
+    let body = saying("user", result);
+    let thinking = r#","thinking":{"type":"enabled","budget_tokens":1024}}"#;
+    let body = format!("{}{thinking}", body.strip_suffix('}').unwrap());
+    let speakers = [Speaker::Gemini, Speaker::Compatible];
+    let chat = to_chat(&Messages, body.as_bytes(), &speakers).unwrap();
+    let chat: Value = serde_json::from_slice(&chat).unwrap();
+    assert_eq!(chat["messages"][0]["content"], "Error:\nno");
 }
 
 /// The order that Anthropic's clients rely on: one block after the other, each begun and ended.

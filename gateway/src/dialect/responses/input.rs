@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 use super::{
     super::{
+        candidate::{Carriers, Extension},
         chat::{Content, File, Message, Part, PartKind, ToolCall},
         fields::{Fields, no_counterpart, wrong},
         keepsake::{self, Keepsake},
@@ -13,7 +16,10 @@ use super::{
 use crate::protocol::openai::request::BadRequest;
 
 /// The chat messages of a request.
-pub(super) fn messages<'a>(request: &Fields<'a>) -> Result<Vec<Message<'a>>, BadRequest> {
+pub(super) fn messages<'a>(
+    request: &Fields<'a>,
+    carriers: &mut Carriers,
+) -> Result<Vec<Message<'a>>, BadRequest> {
     let mut messages = Vec::new();
     if let Some(instructions) = request.text("instructions")? {
         messages.push(Message::new("system", Content::Text(instructions)));
@@ -45,8 +51,13 @@ pub(super) fn messages<'a>(request: &Fields<'a>) -> Result<Vec<Message<'a>>, Bad
             }
             Some("function_call_output") => messages.push(output(item)?),
             Some("reasoning") => match encrypted(item)? {
-                Some(keepsake) => kept.push(keepsake),
-                None => reasoning(item, &mut messages)?,
+                Encrypted::Nothing => reasoning(item, &mut messages)?,
+                Encrypted::OfCall(keepsake) => kept.push(keepsake),
+                Encrypted::Thinking(block) => {
+                    carriers.must(Extension::ThinkingBlocks, &item.at("encrypted_content"))?;
+                    let blocks = &mut answer_begun(&mut messages).thinking_blocks;
+                    blocks.push(Cow::Owned(block));
+                }
             },
             Some(_) => return Err(no_counterpart(&item.at("type"))),
         }
@@ -67,7 +78,8 @@ fn answer<'m, 'a>(messages: &'m mut Vec<Message<'a>>) -> &'m mut Message<'a> {
 }
 
 fn said<'a>(item: &Fields<'a>, messages: &mut Vec<Message<'a>>) -> Result<(), BadRequest> {
-    item.only(&["type", "role", "content", "id", "status", "phase"])?;
+    // `phase` is refused: chat has no place for it, and models that know it miss it.
+    item.only(&["type", "role", "content", "id", "status"])?;
     let role = item.required_text("role")?;
     let content = content(item, "content")?;
     match role.as_ref() {
@@ -110,16 +122,47 @@ fn output<'a>(item: &Fields<'a>) -> Result<Message<'a>, BadRequest> {
     })
 }
 
-/// What the hub itself has put where encrypted reasoning stands; anybody else's is refused.
-fn encrypted(item: &Fields<'_>) -> Result<Option<Keepsake>, BadRequest> {
-    match item.text("encrypted_content")? {
-        None => Ok(None),
-        Some(text) if text.is_empty() => Ok(None),
-        Some(text) => match keepsake::read(&text) {
-            Some(keepsake) => Ok(Some(keepsake)),
-            None => Err(no_counterpart(&item.at("encrypted_content"))),
-        },
+/// What the hub itself has put where encrypted reasoning stands.
+enum Encrypted {
+    Nothing,
+    /// What goes back with a call.
+    OfCall(Keepsake),
+    /// A whole block of Anthropic's; the text beside it is in it as well.
+    Thinking(Box<RawValue>),
+}
+
+/// Reads it; anybody else's is refused.
+fn encrypted(item: &Fields<'_>) -> Result<Encrypted, BadRequest> {
+    let text = item.text("encrypted_content")?.unwrap_or_default();
+    if text.is_empty() {
+        return Ok(Encrypted::Nothing);
     }
+    item.only(&[
+        "type",
+        "id",
+        "summary",
+        "content",
+        "status",
+        "encrypted_content",
+    ])?;
+    if let Some(block) = keepsake::thinking(&text) {
+        return Ok(Encrypted::Thinking(block));
+    }
+    let keepsake = keepsake::read(&text);
+    let keepsake = keepsake.ok_or_else(|| no_counterpart(&item.at("encrypted_content")))?;
+    Ok(Encrypted::OfCall(keepsake))
+}
+
+/// The answer that reasoning belongs to: the one before it as long as that has said nothing else.
+fn answer_begun<'m, 'a>(messages: &'m mut Vec<Message<'a>>) -> &'m mut Message<'a> {
+    let goes_on = |last: &Message<'_>| last.content.is_none() && last.tool_calls.is_empty();
+    if !messages.last().is_some_and(goes_on) {
+        messages.push(Message {
+            role: Cow::Borrowed("assistant"),
+            ..Message::default()
+        });
+    }
+    answer(messages)
 }
 
 /// Reasoning in plain text goes back into the member that it came in; a summary of another's
@@ -136,14 +179,7 @@ fn reasoning<'a>(item: &Fields<'a>, messages: &mut Vec<Message<'a>>) -> Result<(
         return Ok(());
     }
     let id = item.text("id")?.unwrap_or_default();
-    let goes_on = |last: &Message<'_>| last.content.is_none() && last.tool_calls.is_empty();
-    if !messages.last().is_some_and(goes_on) {
-        messages.push(Message {
-            role: Cow::Borrowed("assistant"),
-            ..Message::default()
-        });
-    }
-    let message = answer(messages);
+    let message = answer_begun(messages);
     if id.starts_with(IN_REASONING) {
         message.reasoning = Some(text);
     } else {

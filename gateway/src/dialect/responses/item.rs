@@ -1,7 +1,11 @@
 //! The items of a response's output.
 
+use std::borrow::Cow;
+
 use nexus_events::id::RequestId;
 use serde_json::{Value, json};
+
+use super::super::{chat::Thinking, keepsake};
 
 /// What the id of reasoning begins with that came in the member `reasoning`, not in
 /// `reasoning_content`.
@@ -19,6 +23,13 @@ pub(super) struct Item {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Reasoning,
+    /// A block of Anthropic's, with its number and its signature as far as it has come.
+    Thinking {
+        index: Option<u64>,
+        signature: String,
+    },
+    /// One that only Anthropic can read.
+    Redacted(String),
     Text,
     Refusal,
     /// What goes with the call that follows, as encrypted reasoning.
@@ -37,6 +48,48 @@ impl Item {
             _ => "rs_",
         };
         Self::new(format!("{prefix}{request}_{place}"), Kind::Reasoning)
+    }
+
+    /// A block of Anthropic's reasoning, whose text is still to be said.
+    pub(super) fn thinking(request: RequestId, place: usize, block: &Thinking<'_>) -> Self {
+        let kind = if block.data.is_empty() {
+            Kind::Thinking {
+                index: block.index,
+                signature: block.signature.clone().into_owned(),
+            }
+        } else {
+            Kind::Redacted(block.data.clone().into_owned())
+        };
+        Self::new(format!("rs_{request}_{place}"), kind)
+    }
+
+    /// Takes the signature of a piece of its block; `false` of another's.
+    pub(super) fn signed(&mut self, piece: &Thinking<'_>) -> bool {
+        if let Kind::Thinking { index, signature } = &mut self.kind
+            && *index == piece.index
+            && piece.data.is_empty()
+        {
+            signature.push_str(&piece.signature);
+            return true;
+        }
+        false
+    }
+
+    /// What is to come back with the item.
+    fn encrypted(&self) -> Option<String> {
+        let (signature, data) = match &self.kind {
+            Kind::Thinking { signature, .. } => (signature.as_str(), ""),
+            Kind::Redacted(data) => ("", data.as_str()),
+            Kind::Reasoning | Kind::Text | Kind::Refusal | Kind::Kept(_) | Kind::Call { .. } => {
+                return None;
+            }
+        };
+        keepsake::of_thinking(&Thinking {
+            index: None,
+            text: Cow::Borrowed(&self.text),
+            signature: Cow::Borrowed(signature),
+            data: Cow::Borrowed(data),
+        })
     }
 
     pub(super) fn text(request: RequestId, place: usize) -> Self {
@@ -81,10 +134,12 @@ impl Item {
     pub(super) fn part(&self) -> Option<Value> {
         let text = &self.text;
         match self.kind {
-            Kind::Reasoning => Some(json!({"type": "reasoning_text", "text": text})),
+            Kind::Reasoning | Kind::Thinking { .. } => {
+                Some(json!({"type": "reasoning_text", "text": text}))
+            }
             Kind::Text => Some(part_of_text(text)),
             Kind::Refusal => Some(json!({"type": "refusal", "refusal": text})),
-            Kind::Kept(_) | Kind::Call { .. } => None,
+            Kind::Kept(_) | Kind::Call { .. } | Kind::Redacted(_) => None,
         }
     }
 
@@ -92,11 +147,11 @@ impl Item {
     pub(super) fn delta(&self, index: usize, text: &str) -> Option<(&'static str, Value)> {
         let mut delta = json!({"item_id": self.id, "output_index": index, "delta": text});
         let name = match self.kind {
-            Kind::Reasoning => "response.reasoning_text.delta",
+            Kind::Reasoning | Kind::Thinking { .. } => "response.reasoning_text.delta",
             Kind::Text => "response.output_text.delta",
             Kind::Refusal => "response.refusal.delta",
             Kind::Call { .. } => "response.function_call_arguments.delta",
-            Kind::Kept(_) => return None,
+            Kind::Kept(_) | Kind::Redacted(_) => return None,
         };
         self.place(&mut delta);
         Some((name, delta))
@@ -105,11 +160,11 @@ impl Item {
     /// The event that tells its whole text; none of an item that has none.
     pub(super) fn done(&self, index: usize) -> Option<(&'static str, Value)> {
         let (name, member) = match self.kind {
-            Kind::Reasoning => ("response.reasoning_text.done", "text"),
+            Kind::Reasoning | Kind::Thinking { .. } => ("response.reasoning_text.done", "text"),
             Kind::Text => ("response.output_text.done", "text"),
             Kind::Refusal => ("response.refusal.done", "refusal"),
             Kind::Call { .. } => ("response.function_call_arguments.done", "arguments"),
-            Kind::Kept(_) => return None,
+            Kind::Kept(_) | Kind::Redacted(_) => return None,
         };
         let mut done = json!({"item_id": self.id, "output_index": index, member: self.text});
         if let (Kind::Call { name, .. }, Value::Object(members)) = (&self.kind, &mut done) {
@@ -135,7 +190,11 @@ impl Item {
     /// The item as it ended.
     pub(super) fn ended(&self, status: &str) -> Value {
         let parts: Vec<Value> = self.part().into_iter().collect();
-        self.with(&parts, &self.text, status)
+        let mut item = self.with(&parts, &self.text, status);
+        if let (Some(encrypted), Value::Object(members)) = (self.encrypted(), &mut item) {
+            members.insert("encrypted_content".to_owned(), json!(encrypted));
+        }
+        item
     }
 
     /// The item as it began.
@@ -145,7 +204,7 @@ impl Item {
 
     fn with(&self, content: &[Value], arguments: &str, status: &str) -> Value {
         match &self.kind {
-            Kind::Reasoning => json!({
+            Kind::Reasoning | Kind::Thinking { .. } | Kind::Redacted(_) => json!({
                 "id": self.id, "type": "reasoning", "summary": [], "content": content,
                 "status": status,
             }),

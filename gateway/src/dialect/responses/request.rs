@@ -55,7 +55,7 @@ pub(super) fn to_chat(fields: &Fields<'_>, carriers: &mut Carriers) -> Result<By
     makes_no_difference(fields)?;
     let mut request = Request {
         model: fields.required_text("model")?,
-        messages: input::messages(fields)?,
+        messages: input::messages(fields, carriers)?,
         tools: tools(fields)?,
         parallel_tool_calls: fields.flag("parallel_tool_calls")?,
         user: fields.text("user")?,

@@ -168,8 +168,14 @@ pub(super) fn of_chat(asked: &Asked, chat: &[u8]) -> Result<Bytes, serde_json::E
 
 fn items(request: RequestId, said: Said<'_>) -> Vec<Item> {
     let mut items: Vec<Item> = Vec::new();
-    if let Some((member, text)) = said.reasoning {
+    if let Some((member, text)) = said.reasoning
+        && said.thinking.is_empty()
+    {
         items.push(Item::reasoning(request, items.len(), member).saying(text));
+    }
+    for block in said.thinking {
+        let item = Item::thinking(request, items.len(), &block);
+        items.push(item.saying(block.text));
     }
     if !said.text.is_empty() {
         items.push(Item::text(request, items.len()).saying(said.text));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         Asked, Events,
-        chat::{Begin, Chunk, Order, Piece, Usage},
+        chat::{Begin, Chunk, Order, Piece, Thinking, Usage},
     },
     item::Item,
     response::{End, Head},
@@ -122,6 +122,19 @@ impl ResponseEvents {
         }
     }
 
+    /// Adds to the block of reasoning that is open, or to a new one.
+    fn think(&mut self, block: &Thinking<'_>, out: &mut BytesMut) {
+        let is_open = self.is_open;
+        let last = self.items.last_mut().filter(|_| is_open);
+        if !last.is_some_and(|last| last.signed(block)) {
+            let item = Item::thinking(self.head.request, self.items.len(), block);
+            self.open(item, out);
+        }
+        if !block.text.is_empty() {
+            self.add(&block.text, out);
+        }
+    }
+
     fn call(&mut self, call: Begin<'_>, out: &mut BytesMut) {
         let request = self.head.request;
         if let Some(encrypted) = call.kept {
@@ -143,8 +156,7 @@ impl ResponseEvents {
                 Piece::Refusal(text) => self.say(Item::refusal(request, place), &text, out),
                 Piece::Begin(call) => self.call(call, out),
                 Piece::Arguments(json) => self.add(&json, out),
-                // It is told as plain reasoning.
-                Piece::Thinking(_) => {}
+                Piece::Thinking(block) => self.think(&block, out),
             }
         }
     }
@@ -154,7 +166,7 @@ impl Events for ResponseEvents {
     fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut BytesMut) {
         self.head.of_tier(chunk.service_tier.as_deref());
         self.begin(&chunk.model, out);
-        let pieces = self.order.chunk(&chunk.said, false);
+        let pieces = self.order.chunk(&chunk.said);
         self.tell(pieces, out);
         if let Some(reason) = &chunk.finish_reason {
             self.finish_reason = Some(reason.clone().into_owned());

@@ -16,8 +16,8 @@ use super::super::{
         members::{no_counterpart, text, value, wrong},
         message,
         request::{
-            Function, ResponseFormat, ToolChoice, count, number, response_format, stop,
-            tool_choice, tools, without_counterpart,
+            Function, ResponseFormat, ToolChoice, choice_without_tools, count, number,
+            response_format, stop, tool_choice, tools, without_counterpart,
         },
     },
 };
@@ -30,6 +30,9 @@ const MAX_TOKENS: u64 = 8192;
 
 /// The same for the models before Claude 3.5, which refuse more: 4096.
 const MAX_TOKENS_EARLY: u64 = 4096;
+
+/// The beta that `context_management` belongs to.
+const CONTEXT_MANAGEMENT: &str = "context-management-2025-06-27";
 
 #[derive(Default, Serialize)]
 struct Body<'a> {
@@ -56,6 +59,12 @@ struct Body<'a> {
     thinking: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Metadata<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_tier: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_management: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stream: bool,
 }
@@ -107,7 +116,7 @@ struct OutputConfig<'a> {
 #[derive(Serialize)]
 struct Format<'a> {
     r#type: &'static str,
-    schema: &'a RawValue,
+    schema: Cow<'a, RawValue>,
 }
 
 /// What takes more than one member to decide.
@@ -118,17 +127,26 @@ struct Draft<'a> {
     max_completion_tokens: Option<u64>,
     tool_choice: Option<ToolChoice<'a>>,
     one_tool_at_a_time: bool,
+    betas: Vec<Cow<'a, str>>,
 }
 
-/// The body for Anthropic.
+/// A request for Anthropic.
+pub(super) struct Encoded {
+    pub(super) body: Bytes,
+    /// The betas that it makes use of, as their header says them.
+    pub(super) betas: Option<String>,
+}
+
+/// The request for Anthropic.
 ///
 /// # Errors
 /// [`ProviderError`], naming the member that Anthropic has no counterpart for.
-pub(super) fn encode(request: &ChatRequest<'_>, model: &str) -> Result<Bytes, ProviderError> {
+pub(super) fn encode(request: &ChatRequest<'_>, model: &str) -> Result<Encoded, ProviderError> {
     let mut draft = Draft::default();
     draft.read(&request.members)?;
     let turns = Turns::of(message::read(request)?)?;
-    let tool_choice = draft.choice();
+    let tool_choice = draft.choice()?;
+    let betas = draft.betas();
     let body = Body {
         model,
         max_tokens: draft
@@ -144,7 +162,10 @@ pub(super) fn encode(request: &ChatRequest<'_>, model: &str) -> Result<Bytes, Pr
     let written = serde_json::to_vec(&body).map_err(|error| {
         ProviderError::unsupported("messages", "The request cannot be written.").caused_by(error)
     })?;
-    Ok(written.into())
+    Ok(Encoded {
+        body: written.into(),
+        betas,
+    })
 }
 
 impl<'a> Draft<'a> {
@@ -194,27 +215,41 @@ impl<'a> Draft<'a> {
             // Anthropic's own, which clients send beside OpenAI's.
             "top_k" => body.top_k = Some(number(name, raw)?),
             "thinking" => body.thinking = Some(raw),
+            "context_management" => body.context_management = Some(raw),
+            "cache_control" => body.cache_control = Some(raw),
+            "anthropic_beta" => self.betas = value(name, raw, "an array of strings")?,
+            "service_tier" => body.service_tier = service_tier(name, raw)?,
             _ => without_counterpart(name, raw)?,
         }
         Ok(())
     }
 
-    fn choice(&mut self) -> Option<Choice<'a>> {
+    /// What is still a beta and stands in the body is named as well, whoever forgot it.
+    fn betas(&mut self) -> Option<String> {
+        let begins = |name: &Cow<'_, str>| name.starts_with("context-management-");
+        if self.body.context_management.is_some() && !self.betas.iter().any(begins) {
+            self.betas.push(CONTEXT_MANAGEMENT.into());
+        }
+        (!self.betas.is_empty()).then(|| self.betas.join(","))
+    }
+
+    fn choice(&mut self) -> Result<Option<Choice<'a>>, ProviderError> {
         if self.body.tools.is_empty() {
-            return None;
+            choice_without_tools(self.tool_choice.as_ref())?;
+            return Ok(None);
         }
         let (r#type, name) = match self.tool_choice.take() {
-            None if !self.one_tool_at_a_time => return None,
+            None if !self.one_tool_at_a_time => return Ok(None),
             None | Some(ToolChoice::Auto) => ("auto", None),
             Some(ToolChoice::None) => ("none", None),
             Some(ToolChoice::Required) => ("any", None),
             Some(ToolChoice::Function(name)) => ("tool", Some(name)),
         };
-        Some(Choice {
+        Ok(Some(Choice {
             r#type,
             name,
             disable_parallel_tool_use: self.one_tool_at_a_time && r#type != "none",
-        })
+        }))
     }
 }
 
@@ -240,6 +275,15 @@ fn max_tokens(model: &str) -> u64 {
         MAX_TOKENS_EARLY
     } else {
         MAX_TOKENS
+    }
+}
+
+/// `default` is OpenAI's word for the tier that is nobody's own.
+fn service_tier(name: &str, raw: &RawValue) -> Result<Option<&'static str>, ProviderError> {
+    match text(name, raw)?.as_ref() {
+        "auto" => Ok(None),
+        "default" | "standard_only" => Ok(Some("standard_only")),
+        _ => Err(no_counterpart(name)),
     }
 }
 

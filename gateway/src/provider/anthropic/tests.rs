@@ -40,6 +40,33 @@ fn a_request_goes_to_messages_with_the_hubs_key_and_a_version() {
     }
 }
 
+#[test]
+fn betas_go_into_their_header() {
+    let edits = r#""context_management":{"edits":[{"type":"clear_thinking_20251015"}]}"#;
+    let dated = r#""anthropic_beta":["a","context-management-2030-01-01"]"#;
+    for (members, betas) in [
+        ("", None),
+        (r#","anthropic_beta":[]"#, None),
+        (r#","anthropic_beta":["a","b"]"#, Some("a,b")),
+        (&format!(",{edits}"), Some("context-management-2025-06-27")),
+        (
+            &format!(",{edits},{dated}"),
+            Some("a,context-management-2030-01-01"),
+        ),
+    ] {
+        let message = r#""messages":[{"role":"user","content":"hi"}]"#;
+        let body = Bytes::from(format!(r#"{{"model":"m",{message}{members}}}"#));
+        let request = encode(KIND, &body, target("http://h")).unwrap();
+        let header = request.headers.get("anthropic-beta");
+        assert_eq!(header.map(|value| value.to_str().unwrap()), betas);
+        assert!(!request.body.windows(4).any(|word| word == b"beta"));
+    }
+    assert_eq!(
+        refused(encode_members(KIND, r#""anthropic_beta":["\n"]"#)),
+        "anthropic_beta"
+    );
+}
+
 /// Members, and the one that is refused.
 const REFUSED_MEMBERS: &[(&str, &str)] = &[
     (r#""n":2"#, "n"),
@@ -54,6 +81,13 @@ const REFUSED_MEMBERS: &[(&str, &str)] = &[
     (r#""store":true"#, "store"),
     (r#""metadata":{"a":"b"}"#, "metadata"),
     (r#""functions":[{"name":"f"}]"#, "functions"),
+    (r#""web_search_options":{}"#, "web_search_options"),
+    (
+        r#""stream":true,"stream_options":{"include_obfuscation":true}"#,
+        "stream_options.include_obfuscation",
+    ),
+    (r#""service_tier":"flex""#, "service_tier"),
+    (r#""tool_choice":"required""#, "tool_choice"),
     (r#""novel":1"#, "novel"),
     (r#""novel":false"#, "novel"),
     (r#""temperature":1.5"#, "temperature"),
@@ -102,6 +136,14 @@ const REFUSED_MESSAGES: &[(&str, &str)] = &[
     (
         r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://x","detail":"low"}}]}"#,
         "messages[0].content[0].image_url.detail",
+    ),
+    (
+        r#"{"role":"user","content":[{"type":"document","source":{},"citations":{"enabled":true}}]}"#,
+        "messages[0].content[0].citations.enabled",
+    ),
+    (
+        r#"{"role":"tool","tool_call_id":"a","content":"x","is_error":"yes"}"#,
+        "messages[0].is_error",
     ),
     (
         r#"{"role":"user","content":[{"type":"file","file":{"file_id":"f"}}]}"#,

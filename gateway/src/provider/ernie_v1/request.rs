@@ -10,10 +10,10 @@ use super::super::{
     ProviderError,
     translate::{
         members::{no_counterpart, text, wrong},
-        message::{self, Message, Part, PartKind, ToolCall},
+        message::{self, Message, Part, PartKind, ToolCall, ToolResult},
         request::{
-            Function, ResponseFormat, ToolChoice, count, number, response_format, stop,
-            tool_choice, tools, without_counterpart,
+            Function, ResponseFormat, ToolChoice, choice_without_tools, count, number,
+            response_format, stop, tool_choice, tools, without_counterpart,
         },
     },
 };
@@ -143,6 +143,7 @@ impl<'a> Draft<'a> {
         let body = &mut self.body;
         body.max_output_tokens = body.max_output_tokens.or(self.max_tokens);
         if self.functions.is_empty() {
+            choice_without_tools(self.tool_choice.as_ref())?;
             return Ok(self.body);
         }
         match self.tool_choice {
@@ -201,6 +202,9 @@ fn turns<'a>(body: &mut Body<'a>, messages: Vec<Message<'a>>) -> Result<(), Prov
                 }
                 body.call(one);
             }
+            Message::Tool(ToolResult {
+                failed: Some(path), ..
+            }) => return Err(no_counterpart(&path)),
             Message::Tool(result) => {
                 let name = result.name.or_else(|| called.get(&result.call).cloned());
                 let name = name.ok_or_else(|| wrong(&result.path, "the id of an earlier call"))?;
@@ -258,7 +262,10 @@ fn words(parts: &[Part<'_>]) -> Result<String, ProviderError> {
     for part in parts {
         match &part.kind {
             PartKind::Text(text) => join(&mut said, text),
-            PartKind::Image(_) | PartKind::File { .. } | PartKind::Audio { .. } => {
+            PartKind::Image(_)
+            | PartKind::File { .. }
+            | PartKind::Audio { .. }
+            | PartKind::Block(_) => {
                 return Err(no_counterpart(&part.path));
             }
         }

@@ -15,8 +15,8 @@ use super::super::{
         members::{text, value, wrong},
         message,
         request::{
-            Function, ResponseFormat, ToolChoice, count, number, response_format, stop,
-            tool_choice, tools, without_counterpart,
+            Function, ResponseFormat, ToolChoice, choice_without_tools, count, number,
+            response_format, stop, tool_choice, tools, without_counterpart,
         },
     },
 };
@@ -94,7 +94,7 @@ struct GenerationConfig<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     response_mime_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    response_json_schema: Option<&'a RawValue>,
+    response_json_schema: Option<Cow<'a, RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     thinking_config: Option<ThinkingConfig>,
 }
@@ -133,7 +133,7 @@ pub(super) fn encode(request: &ChatRequest<'_>, model: &str) -> Result<Bytes, Pr
     let body = Body {
         system_instruction: contents.system,
         contents: contents.turns,
-        tool_config: draft.tool_config(),
+        tool_config: draft.tool_config()?,
         tools: declarations(draft.functions),
         generation_config: draft.config,
     };
@@ -183,26 +183,27 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn tool_config(&mut self) -> Option<ToolConfig<'a>> {
+    fn tool_config(&mut self) -> Result<Option<ToolConfig<'a>>, ProviderError> {
         if self.functions.is_empty() {
-            return None;
+            choice_without_tools(self.tool_choice.as_ref())?;
+            return Ok(None);
         }
         let strict = self.functions.iter().any(|function| function.strict);
         let (mode, name) = match self.tool_choice.take() {
             // The model may call functions, and where it does, it keeps to their schemas.
             None | Some(ToolChoice::Auto) if strict => ("VALIDATED", None),
-            None => return None,
+            None => return Ok(None),
             Some(ToolChoice::Auto) => ("AUTO", None),
             Some(ToolChoice::None) => ("NONE", None),
             Some(ToolChoice::Required) => ("ANY", None),
             Some(ToolChoice::Function(name)) => ("ANY", Some(name)),
         };
-        Some(ToolConfig {
+        Ok(Some(ToolConfig {
             function_calling_config: FunctionCallingConfig {
                 mode,
                 allowed_function_names: name.map(|name| [name]),
             },
-        })
+        }))
     }
 }
 

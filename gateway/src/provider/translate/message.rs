@@ -48,6 +48,8 @@ pub(in crate::provider) enum PartKind<'a> {
         format: Cow<'a, str>,
         base64: Cow<'a, str>,
     },
+    /// A document or a search result as Anthropic has it; nobody else can read it.
+    Block(&'a RawValue),
 }
 
 /// A tool that the model wanted to be called.
@@ -67,6 +69,8 @@ pub(in crate::provider) struct ToolResult<'a> {
     pub(in crate::provider) call: Cow<'a, str>,
     pub(in crate::provider) name: Option<Cow<'a, str>>,
     pub(in crate::provider) content: Vec<Part<'a>>,
+    /// Where in the request it stands that the tool failed; `None` where it did not.
+    pub(in crate::provider) failed: Option<String>,
 }
 
 /// Reads the messages.
@@ -116,12 +120,17 @@ fn message<'a>(members: &Members<'a>) -> Result<Message<'a>, ProviderError> {
         }
         "assistant" => assistant(members),
         "tool" => {
-            members.only(&["role", "content", "tool_call_id", "name"])?;
+            members.only(&["role", "content", "tool_call_id", "name", "is_error"])?;
+            // No part of OpenAI's form: the dialect of Anthropic's clients has it from them.
+            let is_error = members.get("is_error");
+            let is_error = is_error.map(|raw| value(&members.at("is_error"), raw, "a boolean"));
+            let is_error: bool = is_error.transpose()?.unwrap_or(false);
             Ok(Message::Tool(ToolResult {
                 path: members.at("tool_call_id"),
                 call: members.required_text("tool_call_id")?,
                 name: members.text("name")?,
                 content: content(members)?,
+                failed: is_error.then(|| members.at("is_error")),
             }))
         }
         _ => Err(no_counterpart(&members.at("role"))),
@@ -237,6 +246,21 @@ fn content<'a>(members: &Members<'a>) -> Result<Vec<Part<'a>>, ProviderError> {
 fn part(path: String, raw: &RawValue) -> Result<Part<'_>, ProviderError> {
     let members = Members::read(path.as_str(), raw)?;
     let kind = members.required_text("type")?;
+    if matches!(kind.as_ref(), "document" | "search_result") {
+        // OpenAI's form has no place for the citations of an answer.
+        if let Some(citations) = members.object("citations")?
+            && citations
+                .get("enabled")
+                .is_some_and(|raw| raw.get() != "false")
+        {
+            return Err(no_counterpart(&citations.at("enabled")));
+        }
+        return Ok(Part {
+            path,
+            kind: PartKind::Block(raw),
+            cache_control: members.get("cache_control"),
+        });
+    }
     members.only(&["type", kind.as_ref(), "cache_control"])?;
     let kind = match kind.as_ref() {
         "text" => PartKind::Text(members.required_text("text")?),

@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use nexus_events::raw_object::RawObject;
+use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::members::{Members, is_void, no_counterpart, text, value, wrong};
 use crate::{
     protocol::{
         at_most::{STOPS_MAX, Texts},
-        openai::Text,
+        openai::{self, Text},
     },
     provider::ProviderError,
 };
@@ -41,7 +43,7 @@ pub(in crate::provider) enum ToolChoice<'a> {
 pub(in crate::provider) enum ResponseFormat<'a> {
     Text,
     JsonObject,
-    JsonSchema(&'a RawValue),
+    JsonSchema(Cow<'a, RawValue>),
 }
 
 /// Accepts a member that the adapter knows nothing of where it makes no difference, and refuses it
@@ -52,9 +54,22 @@ pub(in crate::provider) fn without_counterpart(
 ) -> Result<(), ProviderError> {
     let default = match name {
         // What the hub reads itself.
-        "model" | "messages" | "stream" | "stream_options" |
+        "model" | "messages" | "stream" |
         // Hints about the cost of an answer, not about what it says.
-        "prompt_cache_key" | "prompt_cache_retention" => true,
+        "prompt_cache_key" | "prompt_cache_retention" | "prompt_cache_options" | "cache_control"
+        => true,
+        "stream_options" => {
+            // The usage is told to whoever asks for it; nobody else makes all chunks alike in length.
+            let options = Members::read(name, raw)?;
+            let asked = options.get("include_obfuscation");
+            if asked.is_some_and(|raw| raw.get() != "false") {
+                return Err(no_counterpart(&options.at("include_obfuscation")));
+            }
+            options.only(&["include_usage", "include_obfuscation"])?;
+            true
+        }
+        // Without any of its members it asks for a search all the same.
+        "web_search_options" => return Err(no_counterpart(name)),
         "n" => raw.get() == "1",
         "logprobs" | "store" => raw.get() == "false",
         "top_logprobs" => raw.get() == "0",
@@ -176,8 +191,58 @@ pub(in crate::provider) fn response_format(
                 .object("schema")?
                 .and(described.get("schema"))
                 .ok_or_else(|| wrong(&described.at("schema"), "an object"))?;
-            Ok(ResponseFormat::JsonSchema(schema))
+            let description = described.text("description")?;
+            with_description(schema, description.as_deref()).map(ResponseFormat::JsonSchema)
         }
         _ => Err(no_counterpart(&format.at("type"))),
+    }
+}
+
+/// What the answer is for, where the schema itself has its place for it: before its own words.
+fn with_description<'a>(
+    schema: &'a RawValue,
+    description: Option<&str>,
+) -> Result<Cow<'a, RawValue>, ProviderError> {
+    let Some(description) = description.filter(|text| !text.is_empty()) else {
+        return Ok(Cow::Borrowed(schema));
+    };
+    let param = "response_format.json_schema.schema";
+    let unreadable = |error: serde_json::Error| wrong(param, "an object").caused_by(error);
+    let mut members = RawObject::parse(schema.get().as_bytes()).map_err(unreadable)?;
+    let own = members.get("description").and_then(openai::text);
+    let both = match own {
+        Some(own) => format!("{description}\n\n{own}"),
+        None => description.to_owned(),
+    };
+    members.retain(|name, _| name != "description");
+    let both = to_raw_value(&both).map_err(unreadable)?;
+    let described: Vec<(&str, &RawValue)> = std::iter::once(("description", &*both))
+        .chain(members.iter())
+        .collect();
+    let schema = InOrder(described);
+    to_raw_value(&schema).map(Cow::Owned).map_err(unreadable)
+}
+
+/// Members in an order that is kept.
+struct InOrder<'a>(Vec<(&'a str, &'a RawValue)>);
+
+impl Serialize for InOrder<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
+
+/// Refuses a choice that demands a call where there is nothing to be called.
+///
+/// # Errors
+/// [`ProviderError`], naming `tool_choice`.
+pub(in crate::provider) fn choice_without_tools(
+    choice: Option<&ToolChoice<'_>>,
+) -> Result<(), ProviderError> {
+    match choice {
+        None | Some(ToolChoice::None | ToolChoice::Auto) => Ok(()),
+        Some(ToolChoice::Required | ToolChoice::Function(_)) => {
+            Err(wrong("tool_choice", "`none` or `auto` without `tools`"))
+        }
     }
 }

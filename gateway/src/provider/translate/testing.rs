@@ -37,7 +37,7 @@ pub(in crate::provider) struct Translated {
     pub(in crate::provider) error: Option<ProviderError>,
 }
 
-pub(in crate::provider) fn target(server_url: &str) -> Target<'_> {
+pub(crate) fn target(server_url: &str) -> Target<'_> {
     Target {
         server_url,
         server_key: Some("secret"),
@@ -45,7 +45,7 @@ pub(in crate::provider) fn target(server_url: &str) -> Target<'_> {
     }
 }
 
-pub(in crate::provider) fn encode(
+pub(crate) fn encode(
     kind: &str,
     body: &Bytes,
     target: Target<'_>,

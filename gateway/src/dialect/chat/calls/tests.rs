@@ -11,7 +11,7 @@ fn said(deltas: &[serde_json::Value]) -> Vec<String> {
     for delta in deltas {
         let chunk = json!({"choices": [{"index": 0, "delta": delta}]}).to_string();
         let chunk = Chunk::read(chunk.as_bytes()).unwrap();
-        all.push(letters(&order.chunk(&chunk.said, true)));
+        all.push(letters(&order.chunk(&chunk.said)));
     }
     all.push(letters(&order.rest()));
     all

@@ -31,8 +31,8 @@ pub(super) struct Turn<'a> {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Block<'a> {
-    /// As Anthropic gave it: its signature holds for these very bytes.
-    Thinking(&'a RawValue),
+    /// As Anthropic has it; the signature of its reasoning holds for these very bytes.
+    AsGiven(&'a RawValue),
     Made(Made<'a>),
 }
 
@@ -67,6 +67,8 @@ enum Kind<'a> {
         tool_use_id: Cow<'a, str>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         content: Vec<Block<'a>>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        is_error: bool,
     },
 }
 
@@ -114,7 +116,7 @@ impl<'a> Turns<'a> {
             } => {
                 let blocks = blocks(content)?;
                 let turn = self.turn("assistant");
-                turn.extend(thinking_blocks.into_iter().map(Block::Thinking));
+                turn.extend(thinking_blocks.into_iter().map(Block::AsGiven));
                 turn.extend(blocks);
                 turn.extend(tool_calls.into_iter().map(tool_use));
                 // It stands behind all that the turn says.
@@ -178,6 +180,7 @@ fn block(part: Part<'_>) -> Result<Option<Block<'_>>, ProviderError> {
                 title: name,
             }
         }
+        PartKind::Block(raw) => return Ok(Some(Block::AsGiven(raw))),
         PartKind::Audio { .. } => return Err(no_counterpart(&format!("{}.type", part.path))),
     };
     Ok(Some(Block::Made(Made {
@@ -216,6 +219,7 @@ fn tool_result(result: ToolResult<'_>) -> Result<Block<'_>, ProviderError> {
         kind: Kind::ToolResult {
             tool_use_id: result.call,
             content: blocks(result.content)?,
+            is_error: result.failed.is_some(),
         },
         cache_control: None,
     }))

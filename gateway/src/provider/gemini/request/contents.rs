@@ -169,7 +169,11 @@ impl<'a> Contents<'a> {
             };
             text += piece;
         }
-        let response = object(&text)
+        let response = match result.failed {
+            Some(_) => to_raw_value(&Failure { error: &text }).ok(),
+            None => object(&text),
+        };
+        let response = response
             .ok_or_else(|| wrong(&result.path, "of a message whose content can be written"))?;
         Ok(Kind::FunctionResponse {
             id: result.call,
@@ -193,6 +197,12 @@ fn signature(extra_content: &RawValue) -> Option<Cow<'_, str>> {
     }
     let extra: Extra<'_> = serde_json::from_str(extra_content.get()).ok()?;
     Some(extra.google.thought_signature)
+}
+
+/// What a function that failed gives back: `error` is the member that Gemini looks for.
+#[derive(Serialize)]
+struct Failure<'a> {
+    error: &'a str,
 }
 
 /// A function gives back an object; `output` is the member that Gemini looks for in one that holds
@@ -227,6 +237,7 @@ fn part(given: Given<'_>) -> Result<Option<Part<'_>>, ProviderError> {
             mime_type: format!("audio/{format}").into(),
             data: base64,
         },
+        PartKind::Block(_) => return Err(no_counterpart(&format!("{}.type", given.path))),
     };
     Ok(Some(kind.into()))
 }
