@@ -22,6 +22,8 @@ mod fields;
 mod keepsake;
 pub mod messages;
 pub mod responses;
+#[cfg(test)]
+mod sdk_members;
 mod spoken;
 #[cfg(test)]
 mod testing;

@@ -5,3 +5,4 @@ mod candidates;
 mod clients;
 mod embeddings;
 mod recording;
+mod sdk_members;
