@@ -7,6 +7,7 @@ use nexus_tests::log::Stream;
 use nexus_tests::{Client, Result, Script, until};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use super::Scene;
 use crate::stage::ask;
@@ -14,7 +15,7 @@ use crate::stage::ask;
 /// A request on its way.
 fn sent(client: &Client, body: Value) -> JoinHandle<Result<Answer>> {
     let client = client.clone();
-    tokio::spawn(async move { client.chat(&body).await })
+    TaskTracker::new().spawn(async move { client.chat(&body).await })
 }
 
 /// Waits until the gateway is ready, or says of its outbox that it is not.
