@@ -7,14 +7,18 @@
 //! A request that has its terminal event already (an earlier adopter wrote it,
 //! or only the count is missing) gets no second one.
 
+mod settlement;
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use nexus_events::{
     chunk_event,
-    clock::{Clock, UnixMillis},
-    envelope::{DecodeError, EncodeError, Envelope, NO_CONTENT, Record, Stamp},
+    clock::UnixMillis,
+    envelope::{DecodeError, Envelope},
     exchange_event::{
-        self, About, AnswerContent, AttemptEnded, AttemptStarted, ExchangeEvent, Failure,
-        FailureReason, Received, RequestContent, SystemMessages, Terminal, TokensCounted,
+        AnswerContent, AttemptEnded, AttemptStarted, ExchangeEvent, Failure, FailureReason,
+        Received, RequestContent, SystemMessages, Terminal,
     },
     id::RequestId,
     message_id::MessageId,
@@ -22,9 +26,11 @@ use nexus_events::{
 };
 use serde_json::value::RawValue;
 
+use self::settlement::CountOf;
+pub use self::settlement::Settlement;
 use super::{
-    answer::{self, Answer, AnsweredChoice},
-    count::{Counted, Uncounted},
+    answer::{Answer, AnsweredChoice},
+    count::Uncounted,
 };
 use crate::protocol::openai::response::ChatChunk;
 
@@ -61,26 +67,6 @@ struct Arrived {
 struct Ended {
     terminal: Terminal,
     choices: Vec<AnsweredChoice>,
-}
-
-/// The events that settle a lost exchange.
-#[derive(Debug)]
-pub struct Settlement {
-    request: RequestId,
-    attempt_ended: Option<AttemptEnded>,
-    terminal: Option<Terminal>,
-    choices: Vec<AnsweredChoice>,
-    /// What is to be counted; `None` when nothing is.
-    pub uncounted: Option<Uncounted>,
-    count_of: CountOf,
-}
-
-/// What `tokens_counted` repeats of the exchange.
-#[derive(Debug)]
-struct CountOf {
-    received: Received,
-    provider_name: String,
-    configured_model: String,
 }
 
 impl LostExchange {
@@ -287,76 +273,6 @@ impl LostExchange {
     }
 }
 
-impl Settlement {
-    /// Whether a terminal event is among what is missing.
-    pub const fn is_an_end(&self) -> bool {
-        self.terminal.is_some()
-    }
-
-    /// The end of the attempt and the terminal event, in order; none of them when the log has them.
-    ///
-    /// # Errors
-    /// [`EncodeError`].
-    pub fn records(&self, source: &str, clock: &dyn Clock) -> Result<Vec<Record>, EncodeError> {
-        let mut records = Vec::new();
-        let (about, names) = (self.about(source), self.names());
-        if let Some(ended) = &self.attempt_ended {
-            let stamp = Stamp::draw(clock);
-            records.push(exchange_event::record(
-                about, stamp, names, ended, NO_CONTENT,
-            )?);
-        }
-        if let Some(terminal) = &self.terminal {
-            let content = answer::content(&self.choices, None);
-            let content = (!self.choices.is_empty()).then_some(&content);
-            let stamp = Stamp::draw(clock);
-            records.push(exchange_event::record(
-                about, stamp, names, terminal, content,
-            )?);
-        }
-        Ok(records)
-    }
-
-    /// `tokens_counted`, when [`Self::uncounted`] has been counted.
-    ///
-    /// # Errors
-    /// [`EncodeError`].
-    pub fn counted(
-        &self,
-        counted: &Counted,
-        source: &str,
-        clock: &dyn Clock,
-    ) -> Result<Record, EncodeError> {
-        let data = TokensCounted {
-            input_tokens: counted.input_tokens,
-            output_tokens: counted.output_tokens,
-            vocabulary: counted.vocabulary.clone(),
-            audit: false,
-            conversation: self.count_of.received.conversation,
-            key: self.count_of.received.key,
-            provider_name: self.count_of.provider_name.clone(),
-            configured_model: self.count_of.configured_model.clone(),
-        };
-        let stamp = Stamp::draw(clock);
-        exchange_event::record(self.about(source), stamp, self.names(), &data, NO_CONTENT)
-    }
-
-    const fn about<'a>(&self, source: &'a str) -> About<'a> {
-        About {
-            source,
-            request: self.request,
-            traceparent: None,
-        }
-    }
-
-    fn names(&self) -> (&str, &str) {
-        (
-            &self.count_of.provider_name,
-            &self.count_of.configured_model,
-        )
-    }
-}
-
 fn gateway_lost() -> Failure {
     Failure {
         reason: FailureReason::GatewayLost,
@@ -394,7 +310,3 @@ fn body(arrived: &Arrived, history: &[Box<RawValue>]) -> Bytes {
     members.push("messages", &messages);
     serde_json::to_vec(&members).unwrap_or_default().into()
 }
-
-mod bare;
-#[cfg(test)]
-mod tests;

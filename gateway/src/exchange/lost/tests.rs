@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use nexus_events::{
     chunk_event::Chunk,
-    clock::{ManualClock, SystemClock},
+    clock::{Clock, ManualClock, SystemClock},
+    envelope::{Record, Stamp},
+    exchange_event::{self, About, TokensCounted},
     id::{ConversationId, KeyId, OutboxId, ProviderId},
     subject::Lane,
 };
@@ -10,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::exchange::sweep;
+use crate::exchange::{count::Counted, sweep};
 
 /// The log of one request, as its gateway wrote it.
 struct Log {
