@@ -43,7 +43,7 @@ use crate::{
     error::ApiError,
     routing::Route,
     shared::{
-        Decision, Rate, SharedState,
+        Decision, Quotas, Rate,
         quota::{Demand, Room, Verdict},
     },
 };
@@ -57,7 +57,7 @@ const RESUMED_MAX: usize = 256;
 /// The limits in force.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    shared: Arc<dyn SharedState>,
+    shared: Arc<dyn Quotas>,
     ledger: Arc<Ledger>,
     seeded: Arc<Seeded>,
     hub: Option<Rate>,
@@ -88,7 +88,7 @@ pub struct Asking<'a> {
 
 impl Limits {
     /// At most so many requests a second; 0 for no limit.
-    pub fn new(shared: Arc<dyn SharedState>, requests_per_second: u32) -> Self {
+    pub fn new(shared: Arc<dyn Quotas>, requests_per_second: u32) -> Self {
         let hub = (requests_per_second > 0).then_some(Rate {
             limit: requests_per_second,
             window: Duration::from_secs(1),

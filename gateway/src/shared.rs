@@ -214,7 +214,7 @@ pub async fn connect(
 }
 
 /// State that gateways share. Object-safe, so that the choice is made at the start.
-pub trait SharedState: Quotas + Send + Sync + fmt::Debug {
+pub trait SharedState: Quotas {
     /// The longest of the prefixes that an exchange ended with, if any.
     ///
     /// Begins the window again for it and for the shorter ones.
@@ -243,10 +243,4 @@ pub trait SharedState: Quotas + Send + Sync + fmt::Debug {
 
     /// Keeps an answer for that time, if there is room.
     fn keep_answer(&self, key: AnswerKey, answer: KeptAnswer, ttl: Duration) -> BoxFuture<'_, ()>;
-
-    /// Takes one from a bucket, if there is one. `bucket` is a name from our own lists.
-    fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision>;
-
-    /// Whether one could be taken now, and how many; takes nothing, and no bucket begins by it.
-    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision>;
 }

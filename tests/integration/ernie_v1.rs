@@ -50,22 +50,8 @@ async fn serve(stage: &Stage) -> Result<()> {
         "server_url": format!("http://{}", stage.upstream.host_port()),
         "server_key": format!("{API_KEY}:{SECRET_KEY}"),
     });
-    let provider = stage
-        .client
-        .post("/providers", &provider)
-        .await?
-        .expect(201)?;
-    let model = json!({
-        "provider_id": provider.id()?,
-        "model_name": MODEL,
-        "upstream_model": "completions",
-    });
-    stage
-        .client
-        .post("/provider_models", &model)
-        .await?
-        .expect(201)?;
-    Ok(())
+    let model = json!({"model_name": MODEL, "upstream_model": "completions"});
+    stage.client.serve(&provider, model).await.map(drop)
 }
 
 /// What ERNIE answers: the tag of the request.

@@ -209,17 +209,23 @@ impl Client {
             "server_url": base_url,
             "server_key": "upstream-secret",
         });
-        let provider_id = self
-            .post("/providers", &provider)
-            .await?
-            .expect(201)?
-            .id()?;
-        let model = json!({"provider_id": provider_id, "model_name": model});
-        let id = self
-            .post("/provider_models", &model)
-            .await?
-            .expect(201)?
-            .id()?;
+        self.serve(&provider, json!({"model_name": model})).await
+    }
+
+    /// Sets up a provider and a model on it, from the bodies of the management API; the model's
+    /// needs no `provider_id`.
+    ///
+    /// # Errors
+    ///
+    /// When the hub does not take them.
+    pub async fn serve(&self, provider: &Value, mut model: Value) -> Result<ServedModel> {
+        let provider = self.post("/providers", provider).await?.expect(201)?;
+        let provider_id = provider.id()?;
+        if let Some(model) = model.as_object_mut() {
+            model.insert("provider_id".to_owned(), Value::from(&*provider_id));
+        }
+        let model = self.post("/provider_models", &model).await?.expect(201)?;
+        let id = model.id()?;
         Ok(ServedModel { provider_id, id })
     }
 

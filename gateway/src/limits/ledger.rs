@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::seed::Seeded;
 use crate::shared::{
-    SharedState,
+    Quotas,
     quota::{Back, Held, SETTLED_LIFE, Settled, Settlement},
 };
 
@@ -42,7 +42,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// What this gateway's requests hold.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    shared: Arc<dyn SharedState>,
+    shared: Arc<dyn Quotas>,
     held: Mutex<HashMap<RequestId, Held>>,
     waiting: Mutex<VecDeque<Owed>>,
     wake: Notify,
@@ -64,7 +64,7 @@ struct Telling<'a> {
 }
 
 impl Ledger {
-    pub(super) fn new(shared: Arc<dyn SharedState>, seeded: Arc<Seeded>) -> Self {
+    pub(super) fn new(shared: Arc<dyn Quotas>, seeded: Arc<Seeded>) -> Self {
         Self {
             shared,
             held: Mutex::default(),

@@ -166,6 +166,14 @@ impl MemoryState {
 }
 
 impl Quotas for MemoryState {
+    fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
+        ready(self.take_one(bucket, rate)).boxed()
+    }
+
+    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
+        ready(self.peek_one(bucket, rate)).boxed()
+    }
+
     fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Verdict> {
         ready(self.admit_share(demand, 1)).boxed()
     }
@@ -231,14 +239,6 @@ impl SharedState for MemoryState {
     fn keep_answer(&self, key: AnswerKey, answer: KeptAnswer, ttl: Duration) -> BoxFuture<'_, ()> {
         self.keep_one(key, answer, ttl);
         ready(()).boxed()
-    }
-
-    fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
-        ready(self.take_one(bucket, rate)).boxed()
-    }
-
-    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
-        ready(self.peek_one(bucket, rate)).boxed()
     }
 }
 

@@ -25,7 +25,7 @@
 
 pub(super) mod memory;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
 use nexus_events::{
@@ -227,7 +227,13 @@ pub struct Seed {
 }
 
 /// Limits that gateways share. No call fails; each is bounded in time like all of the shared state.
-pub trait Quotas {
+pub trait Quotas: Send + Sync + fmt::Debug {
+    /// Takes one from a bucket, if there is one. `bucket` is a name from our own lists.
+    fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision>;
+
+    /// Whether one could be taken now, and how many; takes nothing, and no bucket begins by it.
+    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision>;
+
     /// Takes everything that a request wants, or nothing.
     fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Verdict>;
 

@@ -290,12 +290,4 @@ impl SharedState for RedisState {
     fn keep_answer(&self, key: AnswerKey, answer: KeptAnswer, ttl: Duration) -> BoxFuture<'_, ()> {
         self.keep_one(key, answer, ttl).boxed()
     }
-
-    fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
-        self.take_one(bucket, rate).boxed()
-    }
-
-    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
-        self.peek_one(bucket, rate).boxed()
-    }
 }

@@ -1,6 +1,7 @@
 //! Redis goes away and comes back: the gateway serves all the time, and forgets nothing of its own.
 
 use super::*;
+use nexus_gateway::shared::Quotas;
 
 /// One request a second tries whether Redis is back.
 const BACK_BOUND: Duration = Duration::from_secs(30);

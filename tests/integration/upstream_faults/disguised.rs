@@ -29,18 +29,8 @@ async fn serve_claude(stage: &Stage) -> Result<()> {
     let url = format!("http://{}", stage.upstream.host_port());
     let provider = json!({"name": "anthropic", "kind": "anthropic", "server_url": url,
         "server_key": "upstream-secret"});
-    stage
-        .client
-        .post("/providers", &provider)
-        .await?
-        .expect(201)?;
-    let model = json!({"provider_id": "anthropic", "model_name": "claude"});
-    stage
-        .client
-        .post("/provider_models", &model)
-        .await?
-        .expect(201)?;
-    Ok(())
+    let model = json!({"model_name": "claude"});
+    stage.client.serve(&provider, model).await.map(drop)
 }
 
 async fn health(client: &Client, provider: &str) -> Result<Value> {

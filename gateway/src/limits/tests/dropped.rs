@@ -9,15 +9,11 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, pending, poll_immediate},
 };
-use nexus_events::{
-    id::{ConversationId, KeyId},
-    message_id::MessageId,
-};
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::shared::{
-    AnswerKey, Decision, ExchangeEnd, KeptAnswer, Prefix, PrefixQuery, Quotas, Remembered, ScopeId,
+    Decision, Quotas,
     quota::{Held, Seed, Settled, Settlement},
 };
 
@@ -45,6 +41,14 @@ impl Slow {
 }
 
 impl Quotas for Slow {
+    fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
+        self.state.take(bucket, rate)
+    }
+
+    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
+        self.state.peek(bucket, rate)
+    }
+
     fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Verdict> {
         let verdict = self.state.admit(demand);
         if self.swallows_admissions.load(Ordering::Relaxed) {
@@ -86,52 +90,12 @@ impl Quotas for Slow {
     }
 }
 
-impl SharedState for Slow {
-    fn find_prefix<'a>(&'a self, query: PrefixQuery<'a>) -> BoxFuture<'a, Option<Prefix>> {
-        self.state.find_prefix(query)
-    }
-
-    fn remember<'a>(
-        &'a self,
-        scope: ScopeId,
-        ids: &'a [MessageId],
-        end: ExchangeEnd,
-        at: Remembered,
-    ) -> BoxFuture<'a, ()> {
-        self.state.remember(scope, ids, end, at)
-    }
-
-    fn holder(
-        &self,
-        conversation: ConversationId,
-        claimant: Option<KeyId>,
-    ) -> BoxFuture<'_, Option<KeyId>> {
-        self.state.holder(conversation, claimant)
-    }
-
-    fn answer(&self, key: AnswerKey) -> BoxFuture<'_, Option<KeptAnswer>> {
-        self.state.answer(key)
-    }
-
-    fn keep_answer(&self, key: AnswerKey, answer: KeptAnswer, ttl: Duration) -> BoxFuture<'_, ()> {
-        self.state.keep_answer(key, answer, ttl)
-    }
-
-    fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
-        self.state.take(bucket, rate)
-    }
-
-    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
-        self.state.peek(bucket, rate)
-    }
-}
-
 /// A hub whose key has one place and money for one request of 600 tokens.
 fn hub() -> (Hub, Arc<Slow>) {
     let mut hub = Hub::new(0, quota(0, 0, 1, 1_000_000), Quota::default());
     let memory = MemoryState::new(Arc::clone(&hub.clock) as SharedClock, WINDOW);
     let slow = Arc::new(Slow::new(memory));
-    hub.limits = Limits::new(Arc::clone(&slow) as Arc<dyn SharedState>, 0);
+    hub.limits = Limits::new(Arc::clone(&slow) as Arc<dyn Quotas>, 0);
     (hub, slow)
 }
 

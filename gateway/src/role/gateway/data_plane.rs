@@ -25,7 +25,7 @@ use crate::{
     routing::{Routing, chance::Chance, reach::Looks},
     session::{ConversationOwners, RecentEnd, Sessions},
     settings::GatewaySettings,
-    shared::{self, StoredSystem, WINDOW},
+    shared::{self, SharedState, StoredSystem, WINDOW},
     standstill::Standstill,
     tokens::TokenCounter,
 };
@@ -91,7 +91,10 @@ impl DataPlane {
             .marked(hops::id(snapshot.message_key()));
         let counting = Counting::new(Arc::new(TokenCounter::new(parts.tracker.clone())))
             .auditing(settings.token_audit_percent);
-        let limits = Limits::new(Arc::clone(&shared), settings.rate_limit_rps);
+        let limits = Limits::new(
+            Arc::<dyn SharedState>::clone(&shared),
+            settings.rate_limit_rps,
+        );
         let routing = Routing::new(
             parts.outbox.clone(),
             Arc::clone(&clock),

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{ADMISSION_TIMEOUT, ANSWER_TIMEOUT, RedisState, Unanswered};
 use crate::shared::{
-    Decision,
+    Decision, Rate,
     quota::{Demand, Held, Need, Quotas, Seed, Settled, Settlement, Standing, Verdict},
 };
 
@@ -164,6 +164,14 @@ fn read(demand: &Demand, answer: &[i64]) -> Option<Verdict> {
 }
 
 impl Quotas for RedisState {
+    fn take<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
+        self.take_one(bucket, rate).boxed()
+    }
+
+    fn peek<'a>(&'a self, bucket: &'a str, rate: Rate) -> BoxFuture<'a, Decision> {
+        self.peek_one(bucket, rate).boxed()
+    }
+
     fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Verdict> {
         self.admit_demand(demand).boxed()
     }
