@@ -1,6 +1,7 @@
 //! SIGKILL at the worst moments: of a gateway in the middle of its streams, again while it repairs
 //! what the first one did. Afterwards the log is taken to account.
 
+mod no_room;
 mod unreadable;
 
 use anyhow::{Context, ensure};

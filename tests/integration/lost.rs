@@ -7,6 +7,7 @@
 mod counts;
 mod frozen;
 mod handover;
+mod no_room;
 mod presumed;
 mod settled;
 mod stale;
@@ -42,6 +43,7 @@ async fn lost_gateways_are_presumed_so_by_one_and_closed_by_who_may() -> Result<
         frozen::a_sweeper_that_stands_still(),
         stale::a_sweeper_with_an_old_index(),
         handover::a_sweeper_that_dies_at_work(),
+        no_room::a_sweeper_without_room(),
     )?;
     Ok(())
 }

@@ -9,6 +9,7 @@
 mod adopted;
 mod budgets;
 mod data_plane;
+mod no_room;
 mod settle;
 mod sweep;
 mod watch;

@@ -41,6 +41,11 @@ impl Hub {
         Ok(part.cloned().unwrap_or_default())
     }
 
+    /// Sets an environment variable for its next start.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.launch.env.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Lets no file of the running process grow beyond so many bytes, as a full disk does; `None`
     /// lifts the limit.
     ///

@@ -8,7 +8,7 @@
 //! 3. when the broker has those events, the outbox is removed. Until then it is
 //!    the durable note of what is still to be done.
 
-use std::{collections::BTreeMap, error::Error, time::Duration};
+use std::{error::Error, time::Duration};
 
 use nexus_events::{
     id::RequestId,
@@ -17,7 +17,10 @@ use nexus_events::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::settle::{SettleError, Settler};
+use super::{
+    no_room::NoRoom,
+    settle::{SettleError, Settler},
+};
 use crate::{
     exchange::lost::Settlement,
     readiness::{Need, Part, Readiness},
@@ -29,10 +32,6 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Longest pause: 5 s, so that a broker or a disk that is back is noticed soon.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
-
-/// So many times there must be no room for an end before it is written without its answer: 8,
-/// some 15 s.
-const NO_ROOM_MAX: u32 = 8;
 
 /// The counts wait this long, together, for the read model to hold their requests whole: 30 s.
 ///
@@ -55,8 +54,7 @@ pub(super) fn drain(shipper: &Shipper, adopted: &[Adopted]) {
 struct Tries {
     /// What was appended last.
     last: Option<Appended>,
-    /// How often there was no room for a request's end.
-    no_room: BTreeMap<RequestId, u32>,
+    no_room: NoRoom,
     /// Why an end of the present try was left for the next one.
     left: Option<SettleError>,
 }
@@ -173,9 +171,10 @@ impl Lost {
         patience: &mut Patience,
         tries: &mut Tries,
     ) -> Result<(), SettleError> {
-        let events = self.state.log.events_of(page).await?;
+        let mut events = self.state.log.events_of(page).await?;
         let mut uncounted = Vec::new();
-        for (request, events) in events {
+        for request in page.iter().copied() {
+            let events = events.remove(&request).unwrap_or_default();
             let Some(mut settlement) = self.settler.settlement(request, &events).await? else {
                 tracing::error!(request.id = %request, "a lost request has no received event in the log");
                 continue;
@@ -183,7 +182,7 @@ impl Lost {
             match self.end(request, &mut settlement, tries) {
                 Ok(()) => {}
                 Err(error) if error.is_of_room() => {
-                    *tries.no_room.entry(request).or_default() += 1;
+                    tries.no_room.note(request);
                     tries.left = Some(error);
                     continue;
                 }
@@ -195,7 +194,14 @@ impl Lost {
         }
         for (settlement, count) in uncounted {
             let counted = self.settler.count(&settlement, count, patience.until());
-            tries.last = Some(self.settler.append(&counted.await?)?);
+            match self
+                .settler
+                .append(&counted.await?)
+                .map_err(SettleError::from)
+            {
+                Err(error) if error.is_of_room() => tries.left = Some(error),
+                appended => tries.last = Some(appended?),
+            }
         }
         Ok(())
     }
@@ -207,13 +213,7 @@ impl Lost {
         settlement: &mut Settlement,
         tries: &mut Tries,
     ) -> Result<(), SettleError> {
-        if tries
-            .no_room
-            .get(&request)
-            .is_some_and(|times| *times >= NO_ROOM_MAX)
-        {
-            settlement.strip();
-        }
+        tries.no_room.strip(request, settlement);
         for record in self.settler.records(settlement)? {
             tries.last = Some(self.settler.append(&record)?);
         }

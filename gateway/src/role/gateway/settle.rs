@@ -47,11 +47,13 @@ pub(super) enum SettleError {
 impl SettleError {
     /// Whether there was no room for a record: there may be for a smaller one.
     pub(super) const fn is_of_room(&self) -> bool {
-        matches!(
-            self,
-            Self::Append(AppendError::Full | AppendError::TooLarge { .. })
-        )
+        matches!(self, Self::Append(error) if is_of_room(error))
     }
+}
+
+/// Whether the outbox has no room for what was to be appended.
+pub(super) const fn is_of_room(error: &AppendError) -> bool {
+    matches!(error, AppendError::Full | AppendError::TooLarge { .. })
 }
 
 /// The hand that settles.

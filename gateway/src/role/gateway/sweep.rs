@@ -32,6 +32,12 @@
 //! A crash between a terminal event and its count is repaired by the next
 //! sweep: the request is ended and not counted, and its gateway still given up.
 //!
+//! # No room
+//! An end for which the own outbox has no room is left for the next sweep, and holds up no other
+//! ([`super::no_room`]). The lease is kept: there is room again when the broker has taken some of
+//! what is there. The end of an attempt that had room is then said once more, and readers take the
+//! first.
+//!
 //! # Bounds
 //! A sweep marks at most 1 000 requests of an outbox and settles at most 1 000
 //! altogether, 32 at a time, which is what it holds in memory; when there are
@@ -44,22 +50,24 @@ use std::{error::Error, time::Duration};
 
 use nexus_events::{
     clock::UnixMillis,
-    envelope::{EncodeError, Stamp},
+    envelope::Stamp,
     id::OutboxId,
     log::{Holding, Lease, LeaseTimes, LogError, Message, history::HistoryError},
-    outbox::{AppendError, Appended, ReleaseError},
+    outbox::{Appended, ReleaseError},
     stillness::Look,
     subject::{self, Lane, Stream},
 };
-use nexus_projector::read_model::{ReadError, ReadUpTo, UnsettledRequest, Wanted};
+use nexus_projector::read_model::{ReadUpTo, UnsettledRequest, Wanted};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::settle::{SettleError, Settler};
+use self::error::SweepError;
+use super::{no_room::NoRoom, settle::Settler};
 use crate::{
     exchange::sweep::{self, News, Verdict, Watch},
     state::State,
 };
 
+mod error;
 mod given_up;
 
 /// Name of the lease.
@@ -80,31 +88,6 @@ const STORED_TIME: Duration = Duration::from_secs(20);
 /// A holder that cannot do the job leaves it to the others for a minute: twice the time after which they take it.
 const STAND_BACK: Duration = Duration::from_mins(1);
 
-/// Why a sweep was not finished.
-#[derive(Debug, thiserror::Error)]
-enum SweepError {
-    #[error("the read model could not be asked")]
-    ReadModel(#[from] ReadError),
-    #[error("the read model is {0} messages behind the log")]
-    Behind(u64),
-    #[error("the log could not be asked")]
-    Log(#[from] LogError),
-    #[error("the log could not be searched")]
-    History(#[from] HistoryError),
-    #[error("an event could not be written")]
-    Encode(#[from] EncodeError),
-    #[error("an event could not be appended")]
-    Append(#[from] AppendError),
-    #[error("a request could not be settled")]
-    Settle(#[from] SettleError),
-    #[error("what was appended is not shipped")]
-    NotStored,
-    #[error("this gateway ships nothing any more")]
-    Stopped(#[from] ReleaseError),
-    #[error("the lease is another's")]
-    NotHeld,
-}
-
 /// Whether a sweep did all that there was to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Swept {
@@ -122,6 +105,7 @@ pub(super) struct Sweeper {
     watch: Watch,
     /// What was appended last and may not be stored yet.
     last: Option<Appended>,
+    no_room: NoRoom,
 }
 
 /// An outbox that was not heard of.
@@ -162,6 +146,7 @@ impl Sweeper {
             lease: Some(lease),
             watch: Watch::default(),
             last: None,
+            no_room: NoRoom::default(),
         }
     }
 

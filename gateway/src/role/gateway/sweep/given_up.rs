@@ -118,18 +118,19 @@ impl Sweeper {
         let requests: Vec<UnsettledRequest> = due.iter().map(|due| due.request).collect();
         let news = self.news(upto, &requests).await?;
         let mut uncounted = Vec::new();
-        let mut settled = 0;
+        let (mut settled, mut left) = (0, 0);
         for (request, mut settlement) in settlements {
             if !news.leaves_unfinished(&request) {
                 continue;
             }
-            for record in self.settler.records(&settlement)? {
-                self.append(term, &record)?;
+            match self.end(term, request.request, &mut settlement) {
+                Ok(()) => settled += 1,
+                Err(error) if error.is_of_room() => {
+                    left += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
-            if settlement.is_an_end() {
-                self.state.metrics.lost_settled.inc();
-            }
-            settled += 1;
             if let Some(count) = settlement.uncounted.take() {
                 uncounted.push((settlement, count));
             }
@@ -139,7 +140,13 @@ impl Sweeper {
             // The read model has had a day.
             let until = tokio::time::Instant::now();
             let counted = settler.count(&settlement, count, until).await?;
-            self.append(term, &counted)?;
+            match self.append(term, &counted) {
+                Err(error) if error.is_of_room() => left += 1,
+                appended => appended?,
+            }
+        }
+        if left > 0 {
+            tracing::warn!(outbox = %silent.outbox, left, "the own outbox has no room for ends or counts of lost requests; they are left for later");
         }
         self.stored().await?;
         if settled > 0 {
@@ -148,6 +155,29 @@ impl Sweeper {
             tracing::warn!(outbox = %silent.outbox, requests = settled, "settled requests of a gateway that was not heard of any more");
         }
         Ok(settled)
+    }
+
+    /// Appends what is missing of a request's end.
+    fn end(
+        &mut self,
+        term: u64,
+        request: RequestId,
+        settlement: &mut Settlement,
+    ) -> Result<(), SweepError> {
+        self.no_room.strip(request, settlement);
+        for record in self.settler.records(settlement)? {
+            let appended = self.append(term, &record);
+            appended.inspect_err(|error| {
+                if error.is_of_room() {
+                    self.no_room.note(request);
+                }
+            })?;
+        }
+        self.no_room.forget(request);
+        if settlement.is_an_end() {
+            self.state.metrics.lost_settled.inc();
+        }
+        Ok(())
     }
 
     /// What is missing of each, by what the log holds; one that is not readable is left aside.
