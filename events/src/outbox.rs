@@ -47,6 +47,7 @@ mod recover;
 pub mod segment;
 pub mod segment_reader;
 mod segments;
+pub mod set_aside;
 pub mod shipper;
 mod store;
 mod sync;
@@ -337,6 +338,12 @@ impl Outbox {
     /// incarnations included.
     pub fn gaps(&self) -> [u64; 3] {
         self.joint.gaps()
+    }
+
+    /// Records that the broker could not take since the start, by lane; those of adopted
+    /// incarnations included. They lie in the folder of [`set_aside`].
+    pub fn set_aside(&self) -> [u64; 3] {
+        self.joint.all_set_aside()
     }
 
     /// In which lanes something happened since the start that somebody should look into, those of

@@ -20,6 +20,7 @@ mod bodies;
 mod damage;
 mod idle;
 mod part;
+mod unshippable;
 
 /// A loaded two-core machine ships some thousand events a second; the tests ship a few thousand.
 const BOUND: Duration = Duration::from_mins(1);

@@ -18,6 +18,7 @@ pub(super) struct Joint {
     adopted_bytes: AtomicU64,
     gaps: [AtomicU64; 3],
     alarms: [AtomicBool; 3],
+    set_aside: [AtomicU64; 3],
 }
 
 impl Joint {
@@ -45,11 +46,21 @@ impl Joint {
         }
     }
 
+    /// Counts a record that the broker cannot take.
+    pub(super) fn set_aside(&self, lane: Lane) {
+        if let Some(set_aside) = self.set_aside.get(lane.index()) {
+            set_aside.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Events lost since the start, by lane.
     pub(super) fn gaps(&self) -> [u64; 3] {
-        self.gaps
-            .each_ref()
-            .map(|gaps| gaps.load(Ordering::Relaxed))
+        counts(&self.gaps)
+    }
+
+    /// Records set aside since the start, by lane.
+    pub(super) fn all_set_aside(&self) -> [u64; 3] {
+        counts(&self.set_aside)
     }
 
     /// Whether somebody should look into a lane, by lane.
@@ -57,6 +68,11 @@ impl Joint {
         let alarms = self.alarms.each_ref();
         alarms.map(|alarm| alarm.load(Ordering::Relaxed))
     }
+}
+
+fn counts(counters: &[AtomicU64; 3]) -> [u64; 3] {
+    let counters = counters.each_ref();
+    counters.map(|counter| counter.load(Ordering::Relaxed))
 }
 
 /// How much an incarnation may hold.

@@ -103,6 +103,11 @@ impl Progress {
         self.alarm(lane, alarm);
     }
 
+    /// Counts a record that was set aside.
+    pub(super) fn set_aside(&self, lane: Lane) {
+        self.joint.set_aside(lane);
+    }
+
     /// What somebody should look into, by lane.
     pub(super) fn alarms(&self) -> Vec<(Lane, String)> {
         Lane::ALL

@@ -1,4 +1,4 @@
-//! `nexus events tail|schema`: the log as it is, one event a line.
+//! `nexus events tail`: the log as it is, one event a line. `nexus events reship`: what it lacks.
 
 use std::{io::ErrorKind, process::ExitCode};
 
@@ -8,7 +8,10 @@ use nexus_events::{log::Log, subject::Stream};
 use tokio::{signal::ctrl_c, sync::mpsc};
 use tokio_util::task::TaskTracker;
 
+use self::reship::Reship;
 use super::{banner, reach::Reach};
+
+mod reship;
 
 /// Lines that wait to be printed: 1 000; a slow terminal slows the reading down.
 const LINES_MAX: usize = 1000;
@@ -18,6 +21,8 @@ const LINES_MAX: usize = 1000;
 pub enum EventsCommand {
     /// Print events as they come, one JSON object a line, until Ctrl-C
     Tail(Tail),
+    /// Publish records that the broker could not take and the gateway set aside in `outbox/unshippable`
+    Reship(Reship),
 }
 
 /// Prints events.
@@ -99,8 +104,10 @@ impl EventsCommand {
     /// # Errors
     /// A sentence for the person at the keyboard.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Tail(tail) = self;
-        tail.run().await?;
+        match self {
+            Self::Tail(tail) => tail.run().await?,
+            Self::Reship(reship) => reship.run().await?,
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -12,7 +12,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-/// Bytes, and by lane: events not shipped, events shipped, events lost, alarms.
+/// Bytes, and by lane: events not shipped, events shipped, events lost, events set aside, alarms.
 #[derive(Debug)]
 pub(super) struct OutboxFigures {
     outbox: Outbox,
@@ -20,7 +20,8 @@ pub(super) struct OutboxFigures {
     lag: IntGaugeVec,
     shipped: IntGaugeVec,
     gaps: IntCounterVec,
-    /// Held while the gaps are brought up to date, so that two readers add nothing twice.
+    unshippable: IntCounterVec,
+    /// Held while the counters are brought up to date, so that two readers add nothing twice.
     counting: Mutex<()>,
     alarm: IntGaugeVec,
 }
@@ -40,6 +41,13 @@ impl OutboxFigures {
                 ),
                 &["lane"],
             )?,
+            unshippable: IntCounterVec::new(
+                Opts::new(
+                    "nexus_outbox_unshippable_total",
+                    "Events that the broker cannot take; they were set aside on disk.",
+                ),
+                &["lane"],
+            )?,
             counting: Mutex::default(),
             alarm: by_lane(
                 "nexus_outbox_alarm",
@@ -55,6 +63,7 @@ impl Collector for OutboxFigures {
         descriptions.extend(self.lag.desc());
         descriptions.extend(self.shipped.desc());
         descriptions.extend(self.gaps.desc());
+        descriptions.extend(self.unshippable.desc());
         descriptions.extend(self.alarm.desc());
         descriptions
     }
@@ -62,6 +71,7 @@ impl Collector for OutboxFigures {
     fn collect(&self) -> Vec<MetricFamily> {
         let usage = self.outbox.usage();
         let (lost, alarmed) = (self.outbox.gaps(), self.outbox.alarmed());
+        let set_aside = self.outbox.set_aside();
         let counting = self.counting.lock();
         self.bytes.set(gauge(usage.used_bytes));
         for lane in Lane::ALL {
@@ -71,8 +81,10 @@ impl Collector for OutboxFigures {
             let lag = gauge(appended.saturating_sub(shipped));
             self.lag.with_label_values(&labels).set(lag);
             self.shipped.with_label_values(&labels).set(gauge(shipped));
-            let counter = self.gaps.with_label_values(&labels);
-            counter.inc_by(of(lost).saturating_sub(counter.get()));
+            for (counter, reached) in [(&self.gaps, lost), (&self.unshippable, set_aside)] {
+                let counter = counter.with_label_values(&labels);
+                counter.inc_by(of(reached).saturating_sub(counter.get()));
+            }
             let alarm = alarmed.get(lane.index()).copied().unwrap_or_default();
             self.alarm.with_label_values(&labels).set(i64::from(alarm));
         }
@@ -81,6 +93,7 @@ impl Collector for OutboxFigures {
         families.extend(self.lag.collect());
         families.extend(self.shipped.collect());
         families.extend(self.gaps.collect());
+        families.extend(self.unshippable.collect());
         families.extend(self.alarm.collect());
         families
     }

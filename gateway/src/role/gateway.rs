@@ -10,11 +10,12 @@ mod adopted;
 mod budgets;
 mod data_plane;
 mod no_room;
+mod set_aside;
 mod settle;
 mod sweep;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use nexus_events::{
@@ -81,6 +82,7 @@ pub struct Gateway {
     watch: watch::Watch,
     lost: adopted::Lost,
     sweeper: sweep::Sweeper,
+    set_aside: set_aside::Keeper,
     looks: Looks,
     first_key: Option<FirstKey>,
 }
@@ -154,6 +156,7 @@ impl Gateway {
             watch: watch::Watch::new(State::clone(&state), watched),
             lost: adopted::Lost::new(&settler, &process.readiness, (adopted, shipper.clone())),
             sweeper: sweep::Sweeper::new(settler),
+            set_aside: set_aside::Keeper::new(process, &state),
             looks: data_plane.looks,
             state,
             follower,
@@ -180,6 +183,7 @@ impl Gateway {
             watch,
             lost,
             sweeper,
+            set_aside,
             looks,
             ..
         } = self;
@@ -192,6 +196,7 @@ impl Gateway {
         background.spawn(budgets::seed(State::clone(&state), over.clone()));
         background.spawn(watch.run(over.clone()));
         background.spawn(looks.run(over.clone()));
+        background.spawn(set_aside.run(over.clone()));
         background.spawn(lost.settle());
         background.spawn(sweeper.run());
         let server = Server {
@@ -226,9 +231,13 @@ impl Gateway {
     }
 }
 
+fn outbox_dir(process: &Process) -> PathBuf {
+    process.data.root().join("outbox")
+}
+
 fn outbox_settings(process: &Process, settings: &GatewaySettings) -> OutboxSettings {
     OutboxSettings {
-        dir: process.data.root().join("outbox"),
+        dir: outbox_dir(process),
         bytes_max: settings.outbox_max_bytes,
         sync: settings.outbox_sync,
         release: settings.release,

@@ -4,21 +4,19 @@
 //! the exchange would stay open for ever. The note has the record's position;
 //! the end has none, because a reader applies a position once.
 
-use std::{fs, io, io::Write};
+use std::io;
 
 use crate::{
     clock::Clock,
     envelope::{Attributes, Envelope, NO_CONTENT, Record, Stamp},
     exchange_event::{self, About, ExchangeEvent, Failure, FailureReason, Unshippable},
     id::EventId,
-    outbox::{Store, batch::Outgoing, segments::sync_dir},
+    outbox::{Store, batch::Outgoing, set_aside::SetAside},
     subject::Lane,
 };
 
 /// Writes the event to `unshippable/` beside the incarnations, and gives what takes its place: a
 /// note, and the bare end of an exchange that it ended.
-///
-/// Content that was to go to the object store is written beside it, as `….content.json`.
 ///
 /// # Errors
 /// The file cannot be written; the event stays where it is.
@@ -29,17 +27,12 @@ pub(super) fn set_aside(
     (event, content): (Outgoing, Option<&[u8]>),
     reason: String,
 ) -> io::Result<Vec<Outgoing>> {
-    let dir = store.dir().with_file_name("unshippable");
-    fs::create_dir_all(&dir)?;
+    let outbox = store.dir().parent().unwrap_or_else(|| store.dir());
     let name = format!("{}-{lane}-{position}", store.id());
-    let keep = |ending: &str, bytes: &[u8]| {
-        let mut file = fs::File::create(dir.join(format!("{name}{ending}")))?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    keep(".json", &event.payload)?;
-    content.map_or(Ok(()), |content| keep(".content.json", content))?;
-    sync_dir(&dir)?;
+    let files = (&*event.subject, &*event.payload, content);
+    if SetAside::below(outbox).keep(&name, files)? {
+        store.progress.set_aside(lane);
+    }
 
     let end = bare_end(&event, clock);
     let stamp = Stamp::draw(clock);
