@@ -5,6 +5,7 @@
 //! because only there the request id is at hand and a failure is logged once.
 //! Two messages: `message` is for the client and never holds a secret, a key or
 //! content of others; `source` is for the operator's log and never leaves the hub.
+//! What a provider says itself is the client's alone: `Display` leaves it out.
 
 use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
@@ -39,6 +40,8 @@ pub struct ApiError {
     pub param: Option<String>,
     /// `error.message`: a sentence for the client.
     pub message: String,
+    /// Whether the message is a provider's own, which may quote what it was asked.
+    quotes: bool,
     headers: Option<Box<HeaderMap>>,
     source: Option<Arc<Source>>,
 }
@@ -61,6 +64,7 @@ impl ApiError {
             code: Some(Cow::Borrowed(code)),
             param: None,
             message: message.into(),
+            quotes: false,
             headers: None,
             source: None,
         }
@@ -183,6 +187,22 @@ impl ApiError {
         }
     }
 
+    /// The same whose message is a provider's own: the client's and the log of events' to know, and
+    /// no line's of the process log.
+    #[must_use]
+    pub const fn quoting(mut self) -> Self {
+        self.quotes = true;
+        self
+    }
+
+    /// The code, if it is one of the hub's own.
+    pub fn own_code(&self) -> Option<&'static str> {
+        match self.code {
+            Some(Cow::Borrowed(code)) => Some(code),
+            Some(Cow::Owned(_)) | None => None,
+        }
+    }
+
     /// 503: the hub can not do that now.
     pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, code, message)
@@ -276,9 +296,18 @@ struct Object<'a> {
     request_id: RequestId,
 }
 
+/// For the process log: the message, unless it may quote what somebody said.
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        if self.quotes {
+            let status = self.status.as_u16();
+            write!(
+                f,
+                "the provider reported an error, status {status} for the client"
+            )
+        } else {
+            f.write_str(&self.message)
+        }
     }
 }
 

@@ -219,13 +219,14 @@ fn finish(state: &State, id: RequestId, is_anthropic: bool, response: &mut Respo
     state.metrics.answers.with_label_values(&[class]).inc();
 }
 
+/// The message of a refused request is the client's alone: it may quote what the client sent.
 fn log(error: &ApiError) {
     let status = error.status.as_u16();
-    let code = error.code.as_deref();
+    let code = error.own_code();
     let cause = std::error::Error::source(error);
     match status {
         500 => tracing::error!(error = cause, status, code, "{error}"),
         501.. => tracing::warn!(error = cause, status, code, "{error}"),
-        _ => tracing::debug!(error = cause, status, code, "{error}"),
+        _ => tracing::debug!(status, code, "a request was refused"),
     }
 }

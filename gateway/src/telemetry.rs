@@ -1,12 +1,19 @@
 //! Log lines on standard error, as text or as JSON after the Elastic Common Schema.
 //!
-//! Log lines never hold message content, keys, or headers that carry them:
-//! nothing here could take them out again.
+//! Log lines never hold message content, keys, or headers that carry them. Nothing here could take
+//! them out again, but for what readers of JSON quote (`plain`).
 
 mod ecs;
+mod plain;
 
 use anyhow::Context;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::settings::LogFormat;
 
@@ -20,6 +27,7 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     // whatever task wants to log.
     let lines = match format {
         LogFormat::Text => tracing_subscriber::fmt::layer()
+            .fmt_fields(plain::PlainFields)
             .with_writer(std::io::stderr)
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .log_internal_errors(false)
@@ -32,7 +40,12 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
             .boxed(),
     };
     tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
+        .with(lines.with_filter(filter.and(filter_fn(is_ours_or_coarse))))
         .try_init()
         .context("start logging")
+}
+
+/// At their finest level libraries write whole messages, with what they carry.
+fn is_ours_or_coarse(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::DEBUG || metadata.target().starts_with("nexus")
 }

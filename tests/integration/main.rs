@@ -52,5 +52,6 @@ mod streams;
 mod tidy;
 mod tokens;
 mod traffic;
+mod unlogged;
 mod upstream_faults;
 mod web_socket;

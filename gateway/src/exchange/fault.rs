@@ -117,7 +117,7 @@ impl From<ProviderError> for Fault {
                 let code = object
                     .code
                     .map_or(Cow::Borrowed(reason.as_str()), Cow::Owned);
-                let mut told = ApiError::upstream(status, Some(code), object.message);
+                let mut told = ApiError::upstream(status, Some(code), object.message).quoting();
                 if let Some(kind) = object.kind {
                     told.kind = Cow::Owned(kind);
                 }
@@ -199,6 +199,7 @@ mod tests {
         assert_eq!(fault.error.code.as_deref(), Some("upstream_status"));
         assert_eq!(fault.error.param.as_deref(), Some("n"));
         assert_eq!(fault.failure().message, "no sk-1");
+        assert!(!fault.error.to_string().contains("sk-1"), "{}", fault.error);
         assert!(fault.error.source().is_some());
     }
 

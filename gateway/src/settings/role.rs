@@ -65,7 +65,7 @@ pub struct RoleSettings {
     /// Log lines as text, or as JSON after the Elastic Common Schema
     #[arg(long, env = "NEXUS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// What is logged: a level, or rules such as `info,nexus_gateway=debug`
+    /// What is logged: a level, or rules such as `info,nexus_gateway=debug`; of libraries nothing finer than `debug`
     #[arg(long, env = "NEXUS_LOG", default_value = "info,async_nats=warn")]
     pub log: String,
 }

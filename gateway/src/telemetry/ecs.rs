@@ -17,6 +17,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use super::plain;
+
 /// Formats an event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ecs;
@@ -88,7 +90,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, _: &Field, value: &(dyn Error + 'static)) {
-        self.error = Some(chain(value));
+        self.error = Some(plain::chain(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -106,18 +108,6 @@ impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.put(field, Value::from(value));
     }
-}
-
-/// An error and everything behind it, as one sentence.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
