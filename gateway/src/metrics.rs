@@ -2,6 +2,7 @@
 
 pub mod listener;
 mod outbox;
+pub mod projector;
 pub mod token_audit;
 
 use nexus_events::outbox::Outbox;
@@ -10,6 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use projector::ProjectorFigures;
 pub use token_audit::TokenAudits;
 
 /// Upper bounds of the latency buckets, in seconds: from an echo to a long reasoning answer.
@@ -53,12 +55,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Stream sequence of the configuration in force.
     pub config_sequence: IntGauge,
-    /// Events in the log that the read model does not have yet.
-    pub projector_lag_events: IntGauge,
-    /// Events that could not be applied to the read model since the start.
-    pub dead_letters: IntGauge,
-    /// Positions that are missing in the log: proof of loss.
-    pub log_gaps: IntGauge,
+    /// What the projector says of itself.
+    pub projector: ProjectorFigures,
     /// Outboxes of lost gateways that this one has adopted and not settled yet.
     pub adopted_outboxes: IntGauge,
     /// 1 while this gateway is the one that sweeps after lost ones, else 0.
@@ -120,12 +118,7 @@ impl Metrics {
             websockets: new.gauge("nexus_websockets", "Open WebSocket connections.")?,
             connections: new.gauge("nexus_connections", "Client connections open.")?,
             config_sequence: new.gauge("nexus_config_sequence", "Configuration in force.")?,
-            projector_lag_events: new.gauge(
-                "nexus_projector_lag_events",
-                "Events that the read model does not have yet.",
-            )?,
-            dead_letters: new.gauge("nexus_dead_letters", "Events that could not be applied.")?,
-            log_gaps: new.gauge("nexus_log_gaps", "Positions missing in the log.")?,
+            projector: ProjectorFigures::new(&new)?,
             adopted_outboxes: new.gauge(
                 "nexus_adopted_outboxes",
                 "Outboxes of lost gateways, not settled yet.",

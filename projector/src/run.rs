@@ -16,7 +16,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use nexus_events::log::Log;
+use nexus_events::log::{Live, Log};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -293,9 +293,11 @@ async fn follow(
 ) -> Result<End, End> {
     let mut damage = Box::pin(soundness::damage(&path));
     let identity = database::identify(path.clone())?;
-    let mut next = FuturesUnordered::new();
+    let (mut next, mut lives) = (FuturesUnordered::new(), Vec::new());
     for stream in STREAMS {
-        next.push(read(Source::open(log, stream, &writer).await?));
+        let source = Source::open(log, stream, &writer).await?;
+        lives.push(source.live());
+        next.push(read(source));
     }
     database::note_halt(dir, None)?;
     status.update(|report| {
@@ -320,6 +322,7 @@ async fn follow(
             }
             findings = &mut damage => return Ok(End::Damaged(findings)),
             _ = look.tick() => {
+                status.hears(lives.iter().all(Live::is_live));
                 if handover::offered(dir).is_some() {
                     return Ok(End::Handover);
                 }

@@ -3,7 +3,7 @@
 use nexus_events::{
     envelope::Envelope,
     id::RequestId,
-    log::{Log, LogError, Message, ReadError, Reader},
+    log::{Live, Log, LogError, Message, ReadError, Reader},
     subject::Stream,
 };
 use tokio::time::Duration;
@@ -103,6 +103,11 @@ impl Source {
             .of_stream_created(state.created_ns);
         let origin = Origin { stream, created_ns };
         Ok(Self { origin, reader })
+    }
+
+    /// Tells whether it would get news.
+    pub(crate) fn live(&self) -> Live {
+        self.reader.live()
     }
 
     /// The next events, as soon as there is one.

@@ -38,6 +38,9 @@ pub struct Report {
     pub phase: Phase,
     /// How far the streams were applied.
     pub as_of: AsOf,
+    /// Whether the broker answers for every stream that is read: else `pending` is what was known
+    /// last.
+    pub live: bool,
     /// Events that were in the streams, and not yet applied, when it looked last.
     pub pending: u64,
     /// Events that could not be applied since the start of the process.
@@ -81,7 +84,17 @@ impl ProjectorStatus {
     pub(crate) fn enter(&self, phase: Phase) {
         self.0.send_if_modified(|report| {
             let changed = report.phase != phase;
+            // Only who follows the log hears from the broker at any time.
+            report.live &= phase == Phase::Following;
             report.phase = phase;
+            changed
+        });
+    }
+
+    pub(crate) fn hears(&self, live: bool) {
+        self.0.send_if_modified(|report| {
+            let changed = report.live != live;
+            report.live = live;
             changed
         });
     }

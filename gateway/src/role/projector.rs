@@ -1,23 +1,26 @@
 //! The projector role: keeps the read model up to date.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use nexus_events::log::Log;
-use nexus_projector::{ProjectorSettings, ProjectorStatus};
-use tokio::{runtime::Handle, time::sleep};
+use nexus_projector::{ProjectorSettings, ProjectorStatus, status::Report};
+use tokio::{
+    runtime::Handle,
+    time::{sleep, timeout},
+};
 
 use super::Process;
-use crate::{
-    metrics::Metrics,
-    readiness::{Need, Part},
-};
+use crate::readiness::{Need, Part};
 
 /// One round of waiting for the broker.
 const BROKER_ROUND: Duration = Duration::from_secs(5);
 
 /// Pause after a broker that was there and could not do what it was asked: 200 ms.
 const BROKER_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often the moment of the last contact is told: every 500 ms, as the projector looks.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Projects until the soft stop; `need` says what the read model means to this process.
 ///
@@ -47,7 +50,7 @@ async fn project(process: Process, log: Log, part: Part) -> anyhow::Result<()> {
             .redis_url()
             .map(|url| url.expose().to_owned()),
     };
-    let told = tell(Arc::clone(&process.metrics), status.clone(), part);
+    let told = tell(process.clone(), status.clone(), part);
     // A thread of its own: applying a thousand events keeps no request waiting.
     let runtime = Handle::current();
     let projecting = tokio::task::spawn_blocking(move || {
@@ -75,24 +78,76 @@ pub(super) async fn broker(log: Log, part: Part) -> anyhow::Result<()> {
 }
 
 /// Says in readiness and metrics what the projector says of itself.
-async fn tell(metrics: Arc<Metrics>, status: ProjectorStatus, part: Part) {
-    let mut reports = status.subscribe();
+async fn tell(process: Process, status: ProjectorStatus, part: Part) {
+    let (figures, mut reports) = (process.metrics.projector.clone(), status.subscribe());
     let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let mut heard_ms = None;
     loop {
         let report = reports.borrow_and_update().clone();
-        metrics.projector_lag_events.set(gauge(report.pending));
-        metrics.dead_letters.set(gauge(report.dead_letters));
-        metrics.log_gaps.set(gauge(report.gaps));
+        figures.lag_events.set(gauge(report.pending));
+        figures.dead_letters.set(gauge(report.dead_letters));
+        figures.log_gaps.set(gauge(report.gaps));
+        let now_ms = process.clock.now().as_millis();
+        if report.live {
+            heard_ms = Some(now_ms);
+            figures.last_contact.set(now_ms / 1000);
+        }
         match status.not_ready() {
             Some(reason) => part.not_ready(reason),
-            None if report.gaps > 0 => part.ready_but(format!(
-                "{} events are missing in the log: the positions have gaps",
-                report.gaps
-            )),
-            None => part.ready(),
+            None => match remark(&report, heard_ms.map(|heard| now_ms.saturating_sub(heard))) {
+                Some(remark) => part.ready_but(remark),
+                None => part.ready(),
+            },
         }
-        if reports.changed().await.is_err() {
+        // What was heard a while ago grows old without news.
+        if let Ok(Err(_)) = timeout(LOOK, reports.changed()).await {
             return;
         }
+    }
+}
+
+/// What there is to say of a read model that is kept up to date as far as that goes.
+fn remark(report: &Report, silence_ms: Option<i64>) -> Option<String> {
+    let mut remarks = Vec::new();
+    if report.gaps > 0 {
+        remarks.push(format!(
+            "{} events are missing in the log: the positions have gaps",
+            report.gaps
+        ));
+    }
+    if let Some(silence_ms) = silence_ms
+        && !report.live
+    {
+        remarks.push(format!(
+            "nothing was heard of the broker for {} s; {} events were to be read then",
+            silence_ms / 1000,
+            report.pending
+        ));
+    }
+    (!remarks.is_empty()).then(|| remarks.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remark_tells_gaps_and_silence() {
+        let mut report = Report {
+            live: true,
+            ..Report::default()
+        };
+        assert_eq!(remark(&report, Some(0)), None);
+        report.live = false;
+        report.pending = 7;
+        assert_eq!(remark(&report, None), None, "it has not begun to follow");
+        let silent = remark(&report, Some(12_999)).unwrap();
+        assert!(silent.contains("for 12 s; 7 events"), "{silent}");
+        report.gaps = 3;
+        let both = remark(&report, Some(0)).unwrap();
+        assert!(
+            both.starts_with("3 events") && both.contains("; "),
+            "{both}"
+        );
     }
 }
