@@ -2,6 +2,7 @@
 
 mod probes;
 mod refusals;
+mod stop;
 
 use std::process::Command;
 use std::time::Duration;
