@@ -11,6 +11,7 @@ mod exact;
 mod outages;
 mod pair;
 mod settled;
+mod unshipped;
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;

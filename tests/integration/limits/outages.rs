@@ -18,7 +18,7 @@ use crate::stage::Stage;
 const COST: u64 = 15_000;
 
 /// What waits is told every 10 s, the read model is read every 5 s; a busy machine may need far more.
-const EXACT_BOUND: Duration = Duration::from_mins(2);
+pub(super) const EXACT_BOUND: Duration = Duration::from_mins(2);
 
 /// A hub with its state at that address, and a client whose key has a budget.
 async fn stage(redis_url: &str) -> Result<(Stage, String)> {
@@ -40,7 +40,7 @@ async fn spend(client: &Client, requests: usize) -> Result<()> {
 
 /// The one budget as Redis has it.
 #[derive(Debug)]
-struct Money {
+pub(super) struct Money {
     before: u64,
     spent: u64,
     reserved: u64,
@@ -51,7 +51,7 @@ struct Money {
 }
 
 impl Money {
-    async fn of(redis: &Redis) -> Result<Self> {
+    pub(super) async fn of(redis: &Redis) -> Result<Self> {
         let mut connection = redis.connection().await?;
         let keys = async |pattern: &str, connection: &mut _| {
             let mut keys = redis::cmd("KEYS");
@@ -82,7 +82,7 @@ impl Money {
         })
     }
 
-    const fn used(&self) -> u64 {
+    pub(super) const fn used(&self) -> u64 {
         self.before + self.spent
     }
 }
