@@ -41,6 +41,7 @@ pub mod fuzzing;
 mod head;
 mod incarnation;
 mod joint;
+mod note_of;
 mod open_request;
 mod progress;
 mod recover;
@@ -66,6 +67,7 @@ use crate::{
 pub use adopted::{Adopted, OpenState};
 pub use cursor::Cursor;
 use joint::Joint;
+pub use note_of::InLog;
 pub use open_request::{OpenCount, OpenRequest};
 pub use shipper::Shipper;
 pub(crate) use store::Store;
@@ -201,6 +203,8 @@ pub struct Usage {
     pub appended: [u64; 3],
     /// The last position that the broker has stored, by lane.
     pub shipped: [u64; 3],
+    /// The last position that is damaged and never will be, by lane.
+    pub lost: [u64; 3],
 }
 
 impl Usage {

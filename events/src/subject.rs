@@ -194,6 +194,15 @@ pub fn rollup(day: &str) -> String {
     format!("nexus.rollup.{}", token(day))
 }
 
+/// The subject of the note that takes the place of a record that the broker cannot take.
+pub const fn unshippable(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Exchanges => "nexus.exchange.0.unshippable._._",
+        Lane::Chunks => "nexus.chunk.0._._",
+        Lane::Audit => "nexus.audit.unshippable",
+    }
+}
+
 /// `nexus.outbox.<lane>.<outbox id>`: the cursor of one lane of one outbox.
 pub fn cursor(lane: Lane, outbox: OutboxId) -> String {
     format!("nexus.outbox.{}.{outbox}", lane.name())

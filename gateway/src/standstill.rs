@@ -86,11 +86,12 @@ impl Lookout {
     /// The lane that stands still.
     pub fn look(&mut self, usage: &Usage, now: Instant) -> Option<Lane> {
         let mut standing = None;
-        let seen = usage.appended.iter().zip(&usage.shipped);
-        for ((lane, (reached, since)), (appended, shipped)) in
+        let seen = usage.appended.iter().zip(&usage.shipped).zip(&usage.lost);
+        for ((lane, (reached, since)), ((appended, shipped), lost)) in
             Lane::ALL.into_iter().zip(&mut self.lanes).zip(seen)
         {
-            if shipped != reached || shipped >= appended {
+            // Nobody waits for what is damaged: there is nothing left to ship.
+            if shipped != reached || shipped.max(lost) >= appended {
                 (*reached, *since) = (*shipped, now);
             } else if now.saturating_duration_since(*since) >= STANDSTILL {
                 standing = standing.or(Some(lane));
@@ -113,7 +114,21 @@ mod tests {
             open_requests: 0,
             appended,
             shipped,
+            lost: [0; 3],
         }
+    }
+
+    #[test]
+    fn a_lane_whose_end_is_damaged_has_nothing_to_ship() {
+        let began = Instant::now();
+        let mut lookout = Lookout::new(began);
+        let lost = |lost| Usage {
+            lost,
+            ..usage([7, 9, 3], [7, 4, 3])
+        };
+        assert_eq!(lookout.look(&lost([0, 9, 0]), began + STANDSTILL * 2), None);
+        let later = began + STANDSTILL * 4;
+        assert_eq!(lookout.look(&lost([0, 8, 0]), later), Some(Lane::Chunks));
     }
 
     #[test]

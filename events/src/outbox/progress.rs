@@ -103,6 +103,11 @@ impl Progress {
         self.alarm(lane, alarm);
     }
 
+    /// The last position that cannot be read any more, by lane.
+    pub(super) fn lost(&self) -> [u64; 3] {
+        Lane::ALL.map(|lane| self.lane(lane).gaps.lock().upto)
+    }
+
     /// Counts a record that was set aside.
     pub(super) fn set_aside(&self, lane: Lane) {
         self.joint.set_aside(lane);

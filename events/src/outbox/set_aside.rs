@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::segments::sync_dir;
-use crate::{clock::UnixMillis, envelope::Envelope};
+use crate::{clock::UnixMillis, envelope::Envelope, id::EventId, subject::Lane};
 
 /// The event itself.
 const EVENT: &str = ".json";
@@ -52,8 +52,10 @@ pub struct Kept {
 /// A record that was set aside, as it can be published again.
 #[derive(Debug)]
 pub struct Unshipped {
-    /// Where it is to go.
-    pub subject: String,
+    /// The event's id.
+    pub event: EventId,
+    /// Its lane, by the name of its file.
+    pub lane: Lane,
     /// The event, without its place in the outbox: the note that replaced it has that.
     pub payload: Vec<u8>,
     /// Content that belongs into the object store.
@@ -136,17 +138,17 @@ impl Unshipped {
     pub fn read(event: &Path) -> io::Result<Self> {
         let mut payload = fs::read(event)?;
         let beside = Beside::of(event)?;
-        let subject = fs::read_to_string(&beside.subject)?;
         let content = match fs::read(&beside.content) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             content => Some(content?),
         };
-        let place = {
+        let (id, place) = {
             let envelope = Envelope::decode(&payload).map_err(io::Error::other)?;
             let (Some(outbox), Some(position)) = (envelope.outbox, envelope.position) else {
                 return Err(io::Error::other("the event has no place in an outbox"));
             };
-            format!(r#","outbox":"{outbox}","position":{position}}}"#)
+            let place = format!(r#","outbox":"{outbox}","position":{position}}}"#);
+            (envelope.id, place)
         };
         if !payload.ends_with(place.as_bytes()) {
             return Err(io::Error::other("the event does not end with its place"));
@@ -154,7 +156,8 @@ impl Unshipped {
         payload.truncate(payload.len() - place.len());
         payload.push(b'}');
         Ok(Self {
-            subject,
+            event: id,
+            lane: beside.lane,
             payload,
             content,
         })
@@ -179,6 +182,7 @@ impl Unshipped {
 
 /// The files beside an event.
 struct Beside {
+    lane: Lane,
     subject: PathBuf,
     content: PathBuf,
 }
@@ -189,7 +193,11 @@ impl Beside {
         let name = name.filter(|name| is_event(name));
         let name = name.and_then(|name| name.strip_suffix(EVENT));
         let name = name.ok_or_else(|| io::Error::other("not the file of an event"))?;
+        // As `<outbox>-<lane>-<position>`.
+        let lane = name.rsplit('-').nth(1);
+        let lane = lane.and_then(|lane| Lane::ALL.into_iter().find(|one| one.name() == lane));
         Ok(Self {
+            lane: lane.ok_or_else(|| io::Error::other("the file's name names no lane"))?,
             subject: event.with_file_name(format!("{name}{SUBJECT}")),
             content: event.with_file_name(format!("{name}{CONTENT}")),
         })
@@ -285,15 +293,21 @@ mod tests {
     fn what_was_set_aside_reads_back_without_its_place() {
         let dir = tempfile::TempDir::new().unwrap();
         let folder = SetAside::below(dir.path());
-        kept(&folder, "a", Some(b"[1]"));
-        let path = dir.path().join("unshippable/a.json");
+        kept(&folder, "o-audit-7", Some(b"[1]"));
+        let path = dir.path().join("unshippable/o-audit-7.json");
+        // An older version kept no subject.
+        fs::remove_file(path.with_extension("subject")).unwrap();
         let record = Unshipped::read(&path).unwrap();
-        assert_eq!(record.subject, "nexus.audit.x");
+        assert_eq!(record.lane, Lane::Audit);
+        assert_eq!(
+            record.event.to_string(),
+            "0199c0de-0000-7000-8000-000000000001"
+        );
         assert_eq!(record.content.as_deref(), Some(&b"[1]"[..]));
         let envelope = Envelope::decode(&record.payload).unwrap();
         assert_eq!((envelope.outbox, envelope.position), (None, None));
         assert_eq!(envelope.data.get(), r#"{"n":1}"#);
-        assert!(Unshipped::read(&path.with_file_name("a.content.json")).is_err());
+        assert!(Unshipped::read(&path.with_file_name("o-audit-7.content.json")).is_err());
         Unshipped::remove(&path).unwrap();
         assert_eq!(
             fs::read_dir(dir.path().join("unshippable"))

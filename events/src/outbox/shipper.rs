@@ -210,7 +210,8 @@ impl LaneShipper {
     }
 
     async fn publish(&mut self, place: Place, batch: Batch) {
-        if let Some(reason) = self.unfit(&batch) {
+        // What a broker takes that is away is not known: its limit may be another when it is back.
+        if let Some(reason) = self.unfit(&batch).filter(|_| self.log.is_connected()) {
             return self.replace(place, batch, reason).await;
         }
         for (event, content) in &batch.bodies {

@@ -352,6 +352,7 @@ impl Store {
             open_requests: to_u64(state.open.len()),
             appended: state.positions,
             shipped: self.progress.shipped(),
+            lost: self.progress.lost(),
         }
     }
 

@@ -69,7 +69,10 @@ pub(super) enum Sought {
 /// The read model knows where it is, however late it was stored; where there is none, or it has
 /// not read so far, the log is searched.
 pub(super) async fn received(state: &AppState, request: RequestId) -> Result<Sought, HistoryError> {
-    if let Some(found) = known(state, request).await? {
+    let model = state.read_model.received_at(request).await;
+    if let Ok(Some(sequence)) = model
+        && let Some(found) = at(&state.log, request, sequence).await?
+    {
         return Ok(Sought::Found(found));
     }
     let mut search = Search::begin(&state.log, request).await?;
@@ -87,17 +90,22 @@ pub(super) async fn received(state: &AppState, request: RequestId) -> Result<Sou
     }
     // Between the search and the question it may have come.
     let found = search.all_there_is().await?;
-    Ok(found.map_or(Sought::Nothing, Sought::Found))
+    Ok(match found {
+        Some(found) => Sought::Found(found),
+        // It was not looked for to the end, and there is no read model that knows.
+        None if search.is_over && model.is_err() => Sought::MayCome,
+        None => Sought::Nothing,
+    })
 }
 
-/// Where the read model has it, if it has it and the log agrees.
-async fn known(state: &AppState, request: RequestId) -> Result<Option<Box<Found>>, HistoryError> {
-    let Ok(Some(sequence)) = state.read_model.received_at(request).await else {
-        return Ok(None);
-    };
-    let message = state.log.message_at(Stream::Exchanges, sequence).await?;
-    match message {
-        Some(message) => is_it(&state.log, &message, request).await,
+/// Where the read model has it, if the log agrees.
+async fn at(
+    log: &Log,
+    request: RequestId,
+    sequence: u64,
+) -> Result<Option<Box<Found>>, HistoryError> {
+    match log.message_at(Stream::Exchanges, sequence).await? {
+        Some(message) => is_it(log, &message, request).await,
         None => Ok(None),
     }
 }

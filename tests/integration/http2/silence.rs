@@ -83,9 +83,13 @@ async fn silence_of_an_idle_connection_costs_the_next_request_no_time_out() -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_thinks_is_not_taken_for_dead() -> Result<()> {
     let upstream = Upstream::start_http2(100).await?;
-    let transport = transport(&upstream, settings())?;
-    // Several times what a ping and its answer may take.
-    let thinking = Duration::from_secs(2);
+    // A busy machine may take its time to answer, so the model thinks longer than that.
+    let settings = TransportSettings {
+        ping_timeout: Duration::from_secs(2),
+        ..settings()
+    };
+    let transport = transport(&upstream, settings)?;
+    let thinking = Duration::from_secs(3);
     upstream.always(Script::answer().pause_before_headers(thinking));
     whole(&transport, &upstream.url(), "thinking").await?;
     Ok(())

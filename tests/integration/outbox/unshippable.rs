@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nexus_tests::account::{assert_verified, projected, shipped};
 use nexus_tests::log::{Event, Stream};
-use nexus_tests::{Broker, Hub, Result, programs, until};
+use nexus_tests::programs::{self, Outcome};
+use nexus_tests::{Broker, Hub, Result, until};
 use serde_json::{Value, json};
 
 use super::BOUND;
@@ -20,6 +21,9 @@ const LARGE: usize = 60_000;
 
 /// Older than `NEXUS_RETENTION_DAYS`.
 const OLD: Duration = Duration::from_hours(24 * 200);
+
+/// The id of no event.
+const OTHER_ID: &str = "0199c0de-0000-7000-8000-00000000dead";
 
 /// The files of the events in the folder, with the event's name.
 fn set_aside(hub: &Hub) -> Result<Vec<(String, PathBuf)>> {
@@ -57,6 +61,18 @@ async fn until_remark(hub: &Hub, wanted: Option<&str>) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+async fn reship(hub: &Hub, broker: &Broker, file: &Path) -> Result<Outcome> {
+    let file = file.to_str().context("not a name in UTF-8")?;
+    let mut command = hub.command(["events", "reship", file]);
+    command.env("NEXUS_NATS_URL", broker.url());
+    programs::run(&command, BOUND).await
+}
+
+fn event_id(event: &str) -> Result<String> {
+    let event: Value = serde_json::from_str(event)?;
+    Ok(event["id"].as_str().context("no id")?.to_owned())
 }
 
 fn make_old(event: &Path) -> Result<()> {
@@ -98,11 +114,18 @@ async fn what_the_broker_cannot_take_is_told_expires_and_can_be_shipped_later() 
 
     // The broker takes it now.
     broker.restart_with("").await?;
-    let asked = asked.to_str().context("not a name in UTF-8")?;
-    let mut command = hub.command(["events", "reship", asked]);
-    command.env("NEXUS_NATS_URL", broker.url());
-    programs::run(&command, BOUND).await?.succeeded()?;
+    let whole = fs::read_to_string(asked)?;
+    reship(&hub, &broker, asked).await?.succeeded()?;
     until_remark(&hub, None).await?;
+    // As if it had been killed before it removed the file: the log has it, once.
+    fs::write(asked, &whole)?;
+    reship(&hub, &broker, asked).await?.succeeded()?;
+    // What the log does not say to be given up, its gateway ships.
+    fs::write(asked, whole.replacen(&event_id(&whole)?, OTHER_ID, 1))?;
+    let refused = reship(&hub, &broker, asked).await?;
+    ensure!(!refused.status.success(), "{}", refused.stdout);
+    ensure!(refused.stdout.contains("no note"), "{}", refused.stdout);
+    fs::remove_file(asked)?;
     let left = fs::read_dir(hub.data_dir().join("outbox/unshippable"))?.count();
     ensure!(left == 0, "{left} files are left");
     let log = hub.log().await?;

@@ -13,8 +13,10 @@ pub(super) struct Complete {
 
 impl Complete {
     /// Takes note that the outbox is read now, with that position as its last.
-    pub(super) const fn asks(&mut self, now: UnixMillis, appended: u64) {
+    pub(super) fn asks(&mut self, now: UnixMillis, appended: u64) {
         self.asked = Some((now, appended));
+        // A clock that was set back draws the same moments again.
+        self.until = self.until.map(|until| until.min(now));
     }
 
     /// Before which moment all is stored, once everything up to a position is: an outbox that
@@ -49,8 +51,14 @@ mod tests {
         complete.asks(UnixMillis::from_millis(20), 4_500);
         assert_eq!(complete.once_stored(3_999), at(10));
         assert_eq!(complete.once_stored(4_500), at(20));
+        // The clock is set back: what it said before is to come once more.
+        complete.asks(UnixMillis::from_millis(15), 4_600);
+        assert_eq!(complete.once_stored(4_599), at(15));
+        // The stream was put back, or never held more than this.
+        complete.stored(at(5));
+        assert_eq!(complete.once_stored(4_599), at(5));
         // A bare cursor of a lane that has nothing to ship.
-        complete.asks(UnixMillis::from_millis(30), 4_500);
-        assert_eq!(complete.once_stored(4_500), at(30));
+        complete.asks(UnixMillis::from_millis(30), 4_600);
+        assert_eq!(complete.once_stored(4_600), at(30));
     }
 }

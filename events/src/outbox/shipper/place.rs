@@ -45,10 +45,14 @@ impl LaneShipper {
         let state = self.log.stream_state(stream).await?;
         let last = self.log.last_of_subject(stream, &subject).await?;
         let (position, cursor_sequence) = match last {
-            None => (self.without_cursor(state).await?, 0),
+            None => {
+                self.complete.stored(None);
+                (self.without_cursor(state).await?, 0)
+            }
             Some(message) => {
                 let cursor: Cursor = serde_json::from_slice(&message.payload)
                     .map_err(|error| LogError::broker("give a readable cursor", error))?;
+                self.complete.stored(cursor.complete_ms);
                 let stored = self.behind(message.sequence, state).await?;
                 (cursor.position.max(stored), message.sequence)
             }

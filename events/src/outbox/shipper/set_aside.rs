@@ -12,7 +12,7 @@ use crate::{
     exchange_event::{self, About, ExchangeEvent, Failure, FailureReason, Unshippable},
     id::EventId,
     outbox::{Store, batch::Outgoing, set_aside::SetAside},
-    subject::Lane,
+    subject::{self, Lane},
 };
 
 /// Writes the event to `unshippable/` beside the incarnations, and gives what takes its place: a
@@ -43,11 +43,7 @@ pub(super) fn set_aside(
         subject: event.subject,
         error: reason,
     };
-    let subject = match lane {
-        Lane::Exchanges => "nexus.exchange.0.unshippable._._",
-        Lane::Chunks => "nexus.chunk.0._._",
-        Lane::Audit => "nexus.audit.unshippable",
-    };
+    let subject = subject::unshippable(lane);
     let source = format!("/nexus/gateway/{}", store.id());
     let attributes = Attributes {
         stamp,

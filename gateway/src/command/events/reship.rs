@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use nexus_events::{
-    envelope::Envelope,
     log::{Log, publish::Expected},
-    outbox::set_aside::Unshipped,
+    outbox::{InLog, set_aside::Unshipped},
 };
 
 use crate::command::{banner, reach::Reach};
@@ -15,6 +14,7 @@ use crate::command::{banner, reach::Reach};
 /// Publishes records that were set aside, and removes the files of each that the broker has stored.
 ///
 /// An event comes into the log without a place in an outbox: the note that replaced it has that.
+/// One without a note is left alone: its gateway ships it still.
 #[derive(Args, Debug)]
 pub struct Reship {
     /// Where the log is.
@@ -28,32 +28,44 @@ pub struct Reship {
 impl Reship {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let log = self.reach.log().await?;
+        let mut failed = 0;
         // What stands beside an event matches the same pattern of a shell.
         let is_event = |file: &&PathBuf| !file.to_string_lossy().ends_with(".content.json");
         for file in self.files.iter().filter(is_event) {
-            let sequence = reship(&log, file)
-                .await
-                .with_context(|| format!("ship {}", file.display()))?;
-            banner::line(&format!(
-                "{} is stored at sequence {sequence}",
-                file.display()
-            ))
-            .context("print what was done")?;
+            let name = file.display();
+            let line = match reship(&log, file).await {
+                Ok(Some(sequence)) => format!("{name} is stored at sequence {sequence}"),
+                Ok(None) => format!("{name} was in the log already"),
+                Err(error) => {
+                    failed += 1;
+                    format!("{name} is not shipped: {error:#}")
+                }
+            };
+            banner::line(&line).context("print what was done")?;
+        }
+        if failed > 0 {
+            bail!("{failed} records are not shipped");
         }
         Ok(())
     }
 }
 
-async fn reship(log: &Log, file: &Path) -> anyhow::Result<u64> {
+/// The sequence that it has now; `None` if the log held it before.
+async fn reship(log: &Log, file: &Path) -> anyhow::Result<Option<u64>> {
     let record = Unshipped::read(file).context("read the record")?;
-    if let Some(content) = &record.content {
-        let event = Envelope::decode(&record.payload)?.id;
-        log.put_body(event, content)
-            .await
-            .context("store its content")?;
-    }
-    let published = log.publish(record.subject, record.payload, Expected::Any);
-    let sequence = published.await?;
+    let found = log.set_aside(record.lane, record.event).await;
+    let sequence = match found.context("ask the log for it")? {
+        InLog::NotGivenUp => bail!("the log has no note in its place; its gateway ships it itself"),
+        InLog::Shipped => None,
+        InLog::Replaced(note) => {
+            if let Some(content) = &record.content {
+                let stored = log.put_body(record.event, content).await;
+                stored.context("store its content")?;
+            }
+            let published = log.publish(note.subject, record.payload, Expected::Any);
+            Some(published.await?)
+        }
+    };
     Unshipped::remove(file).context("remove the files of a record that is in the log now")?;
     Ok(sequence)
 }

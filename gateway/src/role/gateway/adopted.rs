@@ -122,10 +122,11 @@ impl Lost {
             let outbox = incarnation.id();
             let told = incarnation.alarms().into_iter();
             alarms.extend(told.map(|alarm| format!("outbox {outbox}: {alarm}")));
+            // While it is there, whoever adopts it next can say so again.
+            self.shipper.tell_ended(outbox).await;
             match incarnation.remove() {
                 Ok(()) => {
                     left.dec();
-                    self.shipper.tell_ended(outbox).await;
                     tracing::info!(%outbox, "a lost gateway's outbox is settled and removed");
                 }
                 // Adopted again by the next start, which finds nothing left to do.
