@@ -120,7 +120,7 @@ impl MemoryState {
         self.answers.lock().insert(key, answer, now, ttl);
     }
 
-    /// [`SharedState::take`], at once.
+    /// [`Quotas::take`], at once.
     pub fn take_one(&self, name: &str, rate: Rate) -> Decision {
         let now = self.clock.now();
         let mut buckets = self.buckets.lock();
@@ -134,7 +134,7 @@ impl MemoryState {
         decision
     }
 
-    /// [`SharedState::peek`], at once.
+    /// [`Quotas::peek`], at once.
     pub fn peek_one(&self, name: &str, rate: Rate) -> Decision {
         let now = self.clock.now();
         let known = self.buckets.lock().get(name, now).copied();

@@ -125,7 +125,7 @@ pub struct Demand {
 /// Room for a request at whoever is to be asked first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Its name in the shared state, as [`super::SharedState::take`] has it.
+    /// Its name in the shared state, as [`Quotas::take`] has it.
     pub bucket: String,
     /// The rate.
     pub rate: Rate,
