@@ -2,8 +2,8 @@
 //!
 //! # Promises
 //! * Only the owner can read it: content stands there in clear.
-//! * Each record is whole: the event, where it was to go, and content that was to go to the object
-//!   store. So it can be shipped later, when the broker takes larger messages, say.
+//! * Each record is whole: the event, and content that was to go to the object store. So it can be
+//!   shipped later, when the broker takes larger messages, say; the note in the log says where to.
 //! * Nothing stays longer than the log keeps anything: [`SetAside::expire`].
 
 use std::{
@@ -22,9 +22,6 @@ const EVENT: &str = ".json";
 
 /// Its content, where that is not within.
 const CONTENT: &str = ".content.json";
-
-/// The subject that it was to be published on.
-const SUBJECT: &str = ".subject";
 
 /// Only the owner may look into the folder.
 const DIR_MODE: u32 = 0o700;
@@ -74,7 +71,7 @@ impl SetAside {
     pub(super) fn keep(
         &self,
         name: &str,
-        (subject, event, content): (&str, &[u8], Option<&[u8]>),
+        (event, content): (&[u8], Option<&[u8]>),
     ) -> io::Result<bool> {
         DirBuilder::new()
             .recursive(true)
@@ -87,10 +84,6 @@ impl SetAside {
         if let Some(content) = content {
             write(&self.dir.join(format!("{name}{CONTENT}")), content)?;
         }
-        write(
-            &self.dir.join(format!("{name}{SUBJECT}")),
-            subject.as_bytes(),
-        )?;
         write(&event_file, event)?;
         sync_dir(&self.dir)?;
         Ok(is_new)
@@ -170,20 +163,16 @@ impl Unshipped {
     pub fn remove(event: &Path) -> io::Result<()> {
         let beside = Beside::of(event)?;
         fs::remove_file(event)?;
-        for path in [beside.subject, beside.content] {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        match fs::remove_file(beside.content) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
-/// The files beside an event.
+/// What the name of an event's file says.
 struct Beside {
     lane: Lane,
-    subject: PathBuf,
     content: PathBuf,
 }
 
@@ -198,7 +187,6 @@ impl Beside {
         let lane = lane.and_then(|lane| Lane::ALL.into_iter().find(|one| one.name() == lane));
         Ok(Self {
             lane: lane.ok_or_else(|| io::Error::other("the file's name names no lane"))?,
-            subject: event.with_file_name(format!("{name}{SUBJECT}")),
             content: event.with_file_name(format!("{name}{CONTENT}")),
         })
     }
@@ -236,8 +224,7 @@ mod tests {
     }
 
     fn kept(folder: &SetAside, name: &str, content: Option<&[u8]>) -> bool {
-        let record = ("nexus.audit.x", PLACED.as_bytes(), content);
-        folder.keep(name, record).unwrap()
+        folder.keep(name, (PLACED.as_bytes(), content)).unwrap()
     }
 
     #[test]
@@ -279,7 +266,7 @@ mod tests {
         let found = folder.expire(now).unwrap();
         assert_eq!((found.records, found.expired), (1, 1));
         let files = fs::read_dir(dir.path().join("unshippable")).unwrap();
-        assert_eq!(files.count(), 2, "the young one and its subject");
+        assert_eq!(files.count(), 1, "the young one");
         assert_eq!(
             folder.expire(now).unwrap(),
             Kept {
@@ -295,8 +282,6 @@ mod tests {
         let folder = SetAside::below(dir.path());
         kept(&folder, "o-audit-7", Some(b"[1]"));
         let path = dir.path().join("unshippable/o-audit-7.json");
-        // An older version kept no subject.
-        fs::remove_file(path.with_extension("subject")).unwrap();
         let record = Unshipped::read(&path).unwrap();
         assert_eq!(record.lane, Lane::Audit);
         assert_eq!(

@@ -76,10 +76,8 @@ fn event_id(event: &str) -> Result<String> {
 }
 
 fn make_old(event: &Path) -> Result<()> {
-    for path in [event.to_owned(), event.with_extension("subject")] {
-        let file = File::options().append(true).open(path)?;
-        file.set_modified(file.metadata()?.modified()? - OLD)?;
-    }
+    let file = File::options().append(true).open(event)?;
+    file.set_modified(file.metadata()?.modified()? - OLD)?;
     Ok(())
 }
 

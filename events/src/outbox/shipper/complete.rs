@@ -51,6 +51,7 @@ mod tests {
         complete.asks(UnixMillis::from_millis(20), 4_500);
         assert_eq!(complete.once_stored(3_999), at(10));
         assert_eq!(complete.once_stored(4_500), at(20));
+        complete.stored(at(20));
         // The clock is set back: what it said before is to come once more.
         complete.asks(UnixMillis::from_millis(15), 4_600);
         assert_eq!(complete.once_stored(4_599), at(15));

@@ -29,8 +29,7 @@ pub(super) fn set_aside(
 ) -> io::Result<Vec<Outgoing>> {
     let outbox = store.dir().parent().unwrap_or_else(|| store.dir());
     let name = format!("{}-{lane}-{position}", store.id());
-    let files = (&*event.subject, &*event.payload, content);
-    if SetAside::below(outbox).keep(&name, files)? {
+    if SetAside::below(outbox).keep(&name, (&event.payload, content))? {
         store.progress.set_aside(lane);
     }
 
