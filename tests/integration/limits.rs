@@ -167,19 +167,21 @@ async fn a_providers_limit_is_asked_together_with_the_others() -> Result<()> {
     let redis = Redis::start().await?;
     let stage = Stage::set_with(|hub| hub.redis(&redis)).await?;
     stage.upstream.always(Script::answer());
-    let mut costs = Vec::new();
-    for limit in [json!(null), json!(1_000)] {
-        let path = format!("/providers/provider-of-{MODEL}");
-        let limit = json!({"rate_limit": limit});
-        stage.client.put(&path, &limit).await?.expect(200)?;
-        let before = scripts(&redis).await?;
-        for number in 0..40 {
-            let body = ask(&format!("number-{number}"));
-            stage.client.chat(&body).await?.expect(200)?;
+    // What a gateway asks besides comes and goes, so the quietest of three rounds counts.
+    let mut costs = [u64::MAX; 2];
+    for _ in 0..3 {
+        for (cost, limit) in costs.iter_mut().zip([json!(null), json!(1_000)]) {
+            let path = format!("/providers/provider-of-{MODEL}");
+            let limit = json!({"rate_limit": limit});
+            stage.client.put(&path, &limit).await?.expect(200)?;
+            let before = scripts(&redis).await?;
+            for number in 0..40 {
+                let body = ask(&format!("number-{number}"));
+                stage.client.chat(&body).await?.expect(200)?;
+            }
+            *cost = (scripts(&redis).await? - before).min(*cost);
         }
-        costs.push(scripts(&redis).await? - before);
     }
-    // Beside them a gateway gives a word and looks for budgets every few seconds.
     let more = costs[1].saturating_sub(costs[0]);
     ensure!(more < 20, "40 requests took {costs:?} scripts");
     stage.strike().await
