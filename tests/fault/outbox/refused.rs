@@ -46,11 +46,7 @@ fn set_aside(data_dir: &Path) -> Result<BTreeSet<String>> {
     let folder = data_dir.join("outbox/unshippable");
     let mut ids = BTreeSet::new();
     for entry in fs::read_dir(folder).context("nothing was set aside")? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|ending| ending != "json") {
-            continue;
-        }
-        let event: Value = serde_json::from_slice(&fs::read(path)?)?;
+        let event: Value = serde_json::from_slice(&fs::read(entry?.path())?)?;
         let id = event.get("id").and_then(Value::as_str);
         ids.insert(id.context("an event without an id")?.to_owned());
     }

@@ -93,18 +93,26 @@ async fn a_turn_with_a_tool_goes_on_over_messages() -> Result<()> {
             .await?
             .expect(200)?;
         let second = Turn::of(&second, body)?;
-        ensure!(
-            second.conversation == first.conversation,
-            "stream {stream}: the turn with the tool is apart"
-        );
-        let recorded = Recorded::wait(&stage.log, &second.request_id).await?;
-        ensure!(
-            carried(&recorded) == (1, true),
-            "only the tool's result is new: {}",
-            recorded.received.json
-        );
+        goes_on(&stage, &first, &second)
+            .await
+            .with_context(|| format!("stream {stream}"))?;
     }
     stage.strike().await
+}
+
+/// The turn that brings the tool's result follows the one that called it, and brings nothing else.
+async fn goes_on(stage: &Stage, first: &Turn, second: &Turn) -> Result<()> {
+    ensure!(
+        second.conversation == first.conversation,
+        "the turn with the tool is apart"
+    );
+    let recorded = Recorded::wait(&stage.log, &second.request_id).await?;
+    ensure!(
+        carried(&recorded) == (1, true),
+        "only the tool's result is new: {}",
+        recorded.received.json
+    );
+    Ok(())
 }
 
 #[tokio::test]
@@ -158,16 +166,9 @@ async fn arguments_that_a_provider_gives_as_an_object_are_the_same_call() -> Res
         ]);
         let second = stage.client.post("/v1/chat/completions", &body).await?;
         let second = Turn::of(&second.expect(200)?, body)?;
-        ensure!(
-            second.conversation == first.conversation,
-            "stream {stream}: the turn with the tool is apart"
-        );
-        let recorded = Recorded::wait(&stage.log, &second.request_id).await?;
-        ensure!(
-            carried(&recorded) == (1, true),
-            "only the tool's result is new: {}",
-            recorded.received.json
-        );
+        goes_on(&stage, &first, &second)
+            .await
+            .with_context(|| format!("stream {stream}"))?;
     }
     stage.strike().await
 }
