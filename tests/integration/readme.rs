@@ -7,7 +7,8 @@
 mod clients;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -168,14 +169,25 @@ async fn dry_run(target: &str) -> Result<String> {
     Ok(outcome.succeeded()?.stdout.clone())
 }
 
-/// The release binary, which CI has built before; else the one of the tests, and the test says so.
-#[expect(clippy::print_stdout, reason = "a test must say what it has run")]
-fn binary() -> Result<PathBuf> {
-    let release = settings::workspace().join("target/release/nexus");
-    let tested = settings::nexus()?;
-    let binary = if release.is_file() { release } else { tested };
-    println!("`make run` stands for {} standalone", binary.display());
-    Ok(binary)
+/// A program that does what `make run` does after the build: the last line of its recipe, run where the links lead to
+/// the programs of the tests instead of what the build would have made. The settings are those of the line and the
+/// defaults, but for the ports.
+async fn make_run(folder: &Path) -> Result<PathBuf> {
+    let recipe = dry_run("run").await?;
+    let line = recipe.trim_end().lines().next_back();
+    let line = line.context("`make run` has no recipe")?;
+    let link = |what: &str, path: PathBuf| format!("ln -sf '{}' '{what}'\n", path.display());
+    let script = [
+        "#!/bin/sh -eu\nunset NEXUS_DATA_DIR NEXUS_NATS_SERVER\n".to_owned(),
+        "mkdir -p target/release target/tools/bin\n".to_owned(),
+        link("target/release/nexus", settings::nexus()?),
+        link("target/tools/bin/nats-server", settings::nats_server()?),
+        format!("{line}\n"),
+    ];
+    let program = folder.join("make-run");
+    std::fs::write(&program, script.concat())?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700))?;
+    Ok(program)
 }
 
 /// A hub as `make run` starts it, and a folder that looks like the workspace to the commands.
@@ -187,16 +199,13 @@ struct Place {
 
 impl Place {
     async fn start() -> Result<Self> {
-        let binary = binary()?;
+        let programs = tempfile::tempdir()?;
         let hub = Hub::standalone()
-            .program(&binary)
+            .program(make_run(programs.path()).await?)
             .env("NEXUS_ADMIN_KEY", "");
         let hub = hub.start().await?;
         // Commands without a data folder of their own take `./data`.
         let folder = hub.data_dir().parent().context("no folder")?.to_path_buf();
-        let release = folder.join("target/release");
-        std::fs::create_dir_all(&release)?;
-        std::os::unix::fs::symlink(&binary, release.join("nexus"))?;
         let printed = hub.stdout();
         let key = printed
             .split_whitespace()
@@ -246,15 +255,12 @@ fn output_of<'a>(ran: &'a [(String, String)], words: &str) -> Result<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_works_as_it_stands() -> Result<()> {
-    ensure!(
-        dry_run("run")
-            .await?
-            .contains("target/release/nexus standalone")
-    );
     ensure!(dry_run("test").await?.contains(".ci/test"));
+    let build = "build --release --locked --package nexus-gateway --bin nexus";
+    ensure!(dry_run("build").await?.contains(build));
     let place = Place::start().await?;
     let mut commands = of_kind("sh")?;
-    // The hub is running: `make run` would build it first and take port 8001.
+    // The hub was started by what `make run` does after the build.
     let before = commands.len();
     commands.retain(|text| text != "make run\n");
     assert_eq!(
