@@ -174,15 +174,15 @@ async fn dry_run(target: &str) -> Result<String> {
 /// defaults, but for the ports.
 async fn make_run(folder: &Path) -> Result<PathBuf> {
     let recipe = dry_run("run").await?;
-    let line = recipe.trim_end().lines().next_back();
-    let line = line.context("`make run` has no recipe")?;
+    let start = recipe.trim_end().lines().next_back();
+    let start = start.context("`make run` has no recipe")?;
     let link = |what: &str, path: PathBuf| format!("ln -sf '{}' '{what}'\n", path.display());
     let script = [
         "#!/bin/sh -eu\nunset NEXUS_DATA_DIR NEXUS_NATS_SERVER\n".to_owned(),
         "mkdir -p target/release target/tools/bin\n".to_owned(),
         link("target/release/nexus", settings::nexus()?),
         link("target/tools/bin/nats-server", settings::nats_server()?),
-        format!("{line}\n"),
+        format!("{start}\n"),
     ];
     let program = folder.join("make-run");
     std::fs::write(&program, script.concat())?;
