@@ -167,7 +167,8 @@ async fn a_providers_limit_is_asked_together_with_the_others() -> Result<()> {
     let redis = Redis::start().await?;
     let stage = Stage::set_with(|hub| hub.redis(&redis)).await?;
     stage.upstream.always(Script::answer());
-    // What a gateway asks besides comes and goes, so the quietest of three rounds counts.
+    // The quietest of three rounds counts: a gateway whose read model is ready only now tells Redis of each
+    // exchange that has ended meanwhile, once.
     let mut costs = [u64::MAX; 2];
     for _ in 0..3 {
         for (cost, limit) in costs.iter_mut().zip([json!(null), json!(1_000)]) {
