@@ -163,7 +163,7 @@ fn the_compose_commands_name_files_that_exist() -> Result<()> {
 /// What `make` would do for a target, without doing it.
 async fn dry_run(target: &str) -> Result<String> {
     let mut make = Command::new(settings::on_path("make")?);
-    make.args(["--dry-run", target]);
+    make.args(["--no-print-directory", "--dry-run", target]);
     make.current_dir(settings::workspace());
     let outcome = programs::run(&make, BOUND).await?;
     Ok(outcome.succeeded()?.stdout.clone())

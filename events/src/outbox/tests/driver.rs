@@ -169,7 +169,11 @@ impl Driver {
         let repeated = content_bytes(&chunk);
         let mut expected = self.model.reserve(repeated);
         if expected == Outcome::Done {
-            expected = self.model.append(plain(&chunk, disk_room));
+            // A request has no part in the audit's share of the room, in whatever lane it writes.
+            expected = self.model.append(Append {
+                request: Some(self.requests[who].open.request()),
+                ..plain(&chunk, disk_room)
+            });
             if expected == Outcome::Done {
                 self.requests[who].reserve += repeated;
             } else {
