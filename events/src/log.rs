@@ -89,6 +89,16 @@ pub enum LogError {
         /// What differs: setting, there, declared.
         differences: String,
     },
+    /// The broker is a server alone, or of too few.
+    #[error(
+        "the broker cannot keep {replicas} replicas of stream {stream}: that needs a cluster of as many nats-servers; with a server alone the replicas must be 1"
+    )]
+    Replicas {
+        /// The stream's name.
+        stream: String,
+        /// How many are asked for.
+        replicas: usize,
+    },
     /// The broker did not do what it was asked.
     #[error("the broker did not {doing}")]
     Broker {
@@ -108,7 +118,8 @@ impl LogError {
             Self::BadAddress { .. }
             | Self::TooOld { .. }
             | Self::JetStreamOff
-            | Self::Drift { .. } => false,
+            | Self::Drift { .. }
+            | Self::Replicas { .. } => false,
         }
     }
 

@@ -12,6 +12,7 @@
 pub mod bootstrap;
 pub mod commands;
 pub mod disk;
+pub mod first_key;
 pub mod fold;
 pub mod follow;
 pub mod snapshot;

@@ -32,6 +32,12 @@ use crate::{
 pub async fn run(command: StandaloneCommand) -> anyhow::Result<ExitCode> {
     let mut role = command.role;
     if role.nats_url().is_none() {
+        if role.stream_replicas > 1 {
+            anyhow::bail!(
+                "NEXUS_STREAM_REPLICAS is {}, but the nats-server that this starts is alone: set it to 1, or NEXUS_NATS_URL to a cluster",
+                role.stream_replicas
+            );
+        }
         // Its own server is set up so.
         role.nats_sync = NatsSync::Always;
     }

@@ -13,9 +13,10 @@ use nexus_events::{
 };
 use nexus_gateway::configuration::{
     CommandError, Commands, Configuration,
-    bootstrap::{Bootstrap, FirstKey},
+    bootstrap::Bootstrap,
     commands::{Basis, Decision},
     disk::Disk,
+    first_key::{FirstKey, FirstKeyFile},
     follow::{FollowError, Follower, Parts},
 };
 use nexus_tests::{Broker, Result, until};
@@ -50,7 +51,10 @@ fn follower(log: &Log, data_dir: &Path, master: &MasterKey) -> Result<Follower> 
         master: master.clone(),
         clock: Arc::clone(&clock),
         disk: Disk::below(data_dir, clock)?,
-        bootstrap: Bootstrap::default(),
+        bootstrap: Bootstrap {
+            admin_key: None,
+            first_key: FirstKeyFile::below(data_dir),
+        },
     }))
 }
 

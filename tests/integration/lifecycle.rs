@@ -1,5 +1,6 @@
 //! The life of `nexus standalone`: first start, second start, drain, the two ways to hurry it.
 
+mod first_key;
 mod probes;
 mod refusals;
 mod stop;

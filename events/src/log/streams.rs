@@ -15,7 +15,7 @@ use std::{collections::HashMap, time::Duration};
 
 use async_nats::jetstream::{
     self,
-    context::{GetStreamError, GetStreamErrorKind},
+    context::{CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind},
     stream::{Compression, Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
 
@@ -135,11 +135,14 @@ impl Log {
         let Some(found) = self.found(&declared.name).await? else {
             // Another gateway may create it in the same moment: the same
             // declaration is no error on the broker.
-            let doing = format!("create stream {}", declared.name);
+            let (stream, replicas) = (declared.name.clone(), declared.num_replicas);
             let created = self.jetstream().create_stream(declared).await;
-            return created
-                .map(drop)
-                .map_err(|error| LogError::broker(doing, error));
+            return created.map(drop).map_err(|error| {
+                if is_alone(&error) {
+                    return LogError::Replicas { stream, replicas };
+                }
+                LogError::broker(format!("create stream {stream}"), error)
+            });
         };
         let expected = Config {
             max_age: if is_ours(&declared, &found) {
@@ -256,6 +259,15 @@ fn not_found(error: &GetStreamError) -> bool {
     matches!(
         error.kind(),
         GetStreamErrorKind::JetStream(error) if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND
+    )
+}
+
+/// Whether the broker keeps no replicas at all, now and later.
+fn is_alone(error: &CreateStreamError) -> bool {
+    matches!(
+        error.kind(),
+        CreateStreamErrorKind::JetStream(error)
+            if error.error_code() == jetstream::ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
     )
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::configuration::bootstrap::FirstKey;
+use crate::configuration::first_key::FirstKey;
 
 /// Where everything is, once it runs.
 #[derive(Debug)]
@@ -13,14 +13,23 @@ pub struct Banner<'a> {
     pub metrics: SocketAddr,
     /// The broker, without secrets.
     pub nats_url: &'a str,
-    /// The admin key that was drawn just now.
+    /// The admin key that nobody was told yet.
     pub first_key: Option<&'a FirstKey>,
 }
 
 impl Banner<'_> {
-    /// Prints it.
+    /// Prints it, and forgets the admin key that was told with it.
+    ///
+    /// A hub that nobody listens to goes on; its log then says where the key is.
     pub fn print(&self) {
-        out(&self.text());
+        match (line(&self.text()), self.first_key) {
+            (Ok(()), Some(first)) => first.told(),
+            (Ok(()), None) => {}
+            (Err(error), Some(first)) => {
+                tracing::warn!(%error, path = %first.path().display(), "nobody could be told the first admin key; it is kept there");
+            }
+            (Err(error), None) => tracing::warn!(%error, "nobody could be told that it runs"),
+        }
     }
 
     fn text(&self) -> String {
@@ -31,8 +40,8 @@ impl Banner<'_> {
             metrics = reachable(self.metrics),
             nats = self.nats_url,
         );
-        if let Some(FirstKey(key)) = self.first_key {
-            text += &first_steps(&url, key.expose());
+        if let Some(first) = self.first_key {
+            text += &first_steps(&url, first.secret.expose());
         }
         text
     }
@@ -102,7 +111,8 @@ mod tests {
 
     #[test]
     fn the_curl_line_names_an_address_that_can_be_reached() {
-        let key = FirstKey(Secret::new("nx-1".to_owned()));
+        let dir = tempfile::tempdir().unwrap();
+        let key = FirstKey::of(Secret::new("nx-1".to_owned()), dir.path());
         let banner = Banner {
             listen: "0.0.0.0:8001".parse().unwrap(),
             metrics: "127.0.0.1:9464".parse().unwrap(),

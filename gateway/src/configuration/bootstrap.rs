@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Fold,
+    first_key::{FirstKey, FirstKeyError, FirstKeyFile},
     fold::{MESSAGE_KEY, setting_seal},
 };
 use crate::settings::Secret;
@@ -47,6 +48,9 @@ pub enum BootstrapError {
     /// No randomness, or a secret that cannot be sealed.
     #[error("a secret could not be drawn")]
     Secret(#[from] SealError),
+    /// The first admin key would be lost.
+    #[error(transparent)]
+    FirstKey(#[from] FirstKeyError),
     /// It cannot be written as JSON.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -57,31 +61,22 @@ impl BootstrapError {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::Publish(_) => true,
-            Self::Secret(_) | Self::Encode(_) => false,
+            Self::Secret(_) | Self::FirstKey(_) | Self::Encode(_) => false,
         }
     }
 }
 
 /// What is to be put there.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Bootstrap {
     /// The admin key of the settings; without one a first key is drawn.
     pub admin_key: Option<Secret>,
-}
-
-/// An admin key that was drawn just now: to be shown once.
-#[derive(Clone, Debug)]
-pub struct FirstKey(pub Secret);
-
-/// One thing was put there, by us or by someone who was faster.
-#[derive(Debug, Default)]
-pub struct Step {
-    /// The admin key that was drawn in it.
-    pub first_key: Option<FirstKey>,
+    /// Where a key that was drawn waits to be told.
+    pub first_key: FirstKeyFile,
 }
 
 impl Bootstrap {
-    /// Puts the first missing thing there; `None` when nothing is missing.
+    /// Puts the first missing thing there; `false` when nothing is missing.
     ///
     /// The caller reads the stream again after each step, so a thing that
     /// someone else has put there meanwhile is seen and left alone.
@@ -94,43 +89,49 @@ impl Bootstrap {
         fold: &Fold,
         master: &MasterKey,
         clock: &dyn Clock,
-    ) -> Result<Option<Step>, BootstrapError> {
+    ) -> Result<bool, BootstrapError> {
         let hub = Hub { log, clock };
         if fold.setting(MESSAGE_KEY).is_none() {
             let setting = message_key(master, clock)?;
             let expected = fold.kind_sequence(Setting::KIND);
             hub.publish(Action::Created, setting, expected).await?;
-            return Ok(Some(Step::default()));
+            return Ok(true);
         }
         if fold.kind_sequence(Provider::KIND) == 0 {
             hub.publish(Action::Created, echo(clock), 0).await?;
-            return Ok(Some(Step::default()));
+            return Ok(true);
         }
         if fold.kind_sequence(Model::KIND) == 0
             && let Some(provider) = fold.providers().find(|provider| provider.kind == ECHO)
         {
             let model = echo_model(provider, clock);
             hub.publish(Action::Created, model, 0).await?;
-            return Ok(Some(Step::default()));
+            return Ok(true);
         }
         self.admin_step(&hub, fold).await
     }
 
-    async fn admin_step(&self, hub: &Hub<'_>, fold: &Fold) -> Result<Option<Step>, BootstrapError> {
+    /// The first admin key, if it is in force and nobody was told.
+    ///
+    /// # Errors
+    /// [`BootstrapError::FirstKey`].
+    pub fn untold(&self, fold: &Fold) -> Result<Option<FirstKey>, BootstrapError> {
+        Ok(self.first_key.untold(fold)?)
+    }
+
+    async fn admin_step(&self, hub: &Hub<'_>, fold: &Fold) -> Result<bool, BootstrapError> {
         let expected = fold.kind_sequence(Key::KIND);
         let Some(given) = self.admin_key.as_ref().filter(|key| !key.is_empty()) else {
             if expected > 0 {
-                return Ok(None);
+                return Ok(false);
             }
-            let secret = draw_key()?;
-            let key = admin(&secret, hub.clock);
-            let stored = hub.publish(Action::Created, key, 0).await?;
-            let first_key = stored.then_some(FirstKey(secret));
-            return Ok(Some(Step { first_key }));
+            let key = admin(&self.first_key.draw()?, hub.clock);
+            hub.publish(Action::Created, key, 0).await?;
+            return Ok(true);
         };
         let hash = hash(given);
         if fold.keys().any(|(key, _)| key.hash == hash) {
-            return Ok(None);
+            return Ok(false);
         }
         // Whoever sets another admin key wants the one of before to be void.
         let (action, key) = match fold.keys().find(|(key, _)| key.name == ADMIN) {
@@ -146,7 +147,7 @@ impl Bootstrap {
             None => (Action::Created, admin(given, hub.clock)),
         };
         hub.publish(action, key, expected).await?;
-        Ok(Some(Step::default()))
+        Ok(true)
     }
 }
 
@@ -179,13 +180,13 @@ struct Hub<'a> {
 }
 
 impl Hub<'_> {
-    /// Whether it was stored; not when someone else changed the kind since `expected`.
+    /// Stores it, unless someone else changed the kind since `expected`.
     async fn publish<R: Resource>(
         &self,
         action: Action,
         resource: R,
         expected: u64,
-    ) -> Result<bool, BootstrapError> {
+    ) -> Result<(), BootstrapError> {
         let change = Changed {
             action,
             changed: Vec::new(),
@@ -201,8 +202,7 @@ impl Hub<'_> {
             sequence: expected,
         };
         match self.log.publish(change.subject(), payload, expected).await {
-            Ok(_) => Ok(true),
-            Err(PublishError::Conflict) => Ok(false),
+            Ok(_) | Err(PublishError::Conflict) => Ok(()),
             Err(error) => Err(BootstrapError::Publish(error)),
         }
     }

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Configuration, Fold,
-    bootstrap::{Bootstrap, BootstrapError, FirstKey},
+    bootstrap::{Bootstrap, BootstrapError},
     disk::{Disk, Stored},
+    first_key::FirstKey,
     fold::FoldError,
 };
 /// Events applied before the configuration is replaced: 1 000, a replay's worth.
@@ -77,8 +78,6 @@ pub struct Follower {
     /// When the fold was known to be all there is.
     newest_at: UnixMillis,
     prepared: bool,
-    /// An admin key that was put there and that nobody has been told yet.
-    first_key: Option<FirstKey>,
 }
 
 /// What a follower needs.
@@ -118,7 +117,6 @@ impl Follower {
             stream_created_ns,
             newest_at,
             prepared: false,
-            first_key: None,
         }
     }
 
@@ -135,7 +133,7 @@ impl Follower {
     }
 
     /// Waits for the broker at most `bound`, reads the stream to its end, and puts there what
-    /// an installation needs; gives the admin key that was drawn, if one was.
+    /// an installation needs; gives the admin key that was drawn, until somebody was told.
     ///
     /// # Errors
     /// [`FollowError`]; one that [is passing](FollowError::is_passing) may be tried again.
@@ -145,19 +143,17 @@ impl Follower {
     pub async fn prepare(&mut self, bound: Duration) -> Result<Option<FirstKey>, FollowError> {
         self.log.ready(bound).await?;
         self.catch_up(bound).await?;
-        while let Some(drawn) = self
+        while self
             .bootstrap
             .step(&self.log, &self.fold, &self.master, &*self.clock)
             .await?
         {
-            // Kept beyond this try: a key that was stored must be told, whatever fails after it.
-            self.first_key = self.first_key.take().or(drawn.first_key);
             self.catch_up(bound).await?;
         }
         self.newest_at = self.clock.now();
         self.store_copy();
         self.prepared = true;
-        Ok(self.first_key.take())
+        Ok(self.bootstrap.untold(&self.fold)?)
     }
 
     /// Keeps `configuration` up to date until the stop.
@@ -172,7 +168,7 @@ impl Follower {
         let following = async {
             while !self.prepared {
                 match self.prepare(ROUND).await {
-                    // A first key is drawn when there is no configuration at all; then no one got here.
+                    // A key that nobody was told is told at the next start.
                     Ok(_) => {
                         configuration.replace(self.fold.snapshot(&self.master)?);
                         configuration.is_newest(self.newest_at);

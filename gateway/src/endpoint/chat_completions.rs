@@ -155,14 +155,17 @@ fn ask(state: &AppState, call: Call, form: Form) -> Result<Ask, ApiError> {
 
 /// The conversation that the client names.
 fn conversation(headers: &HeaderMap) -> Result<Option<ConversationId>, ApiError> {
-    let Some(value) = headers.get(X_CONVERSATION_ID) else {
+    let mut values = headers.get_all(X_CONVERSATION_ID).iter();
+    let Some(value) = values.next() else {
         return Ok(None);
     };
-    let id = value.to_str().ok().and_then(|text| text.parse().ok());
+    // Of two, a proxy and we might not take the same one.
+    let alone = values.next().is_none().then_some(value);
+    let id = alone.and_then(|value| value.to_str().ok()?.parse().ok());
     id.map(Some).ok_or_else(|| {
         ApiError::invalid_request(
             Some("X-Conversation-Id"),
-            "The header 'X-Conversation-Id' must be a UUID.",
+            "The header 'X-Conversation-Id' must be a UUID, and there once.",
         )
     })
 }
@@ -275,6 +278,9 @@ mod tests {
             (error.status.as_u16(), error.param.as_deref()),
             (400, Some("X-Conversation-Id"))
         );
+        let mut two = headers("x-conversation-id", id);
+        two.append(X_CONVERSATION_ID, HeaderValue::from_static(id));
+        assert!(conversation(&two).is_err());
     }
 
     #[test]

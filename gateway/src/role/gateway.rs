@@ -33,8 +33,9 @@ use crate::{
     auth::Unauthenticated,
     configuration::{
         Commands, Configuration,
-        bootstrap::{Bootstrap, FirstKey},
+        bootstrap::Bootstrap,
         disk::Disk,
+        first_key::{FirstKey, FirstKeyFile},
         follow::{Follower, Parts},
     },
     readiness::{Need, Part},
@@ -165,7 +166,7 @@ impl Gateway {
         })
     }
 
-    /// The admin key that was drawn at the first start: to be shown once.
+    /// The admin key that was drawn at the first start, if nobody was told yet.
     pub const fn first_key(&self) -> Option<&FirstKey> {
         self.first_key.as_ref()
     }
@@ -224,7 +225,9 @@ impl Gateway {
         if state.outbox.retire() {
             shipper.tell_ended(state.outbox.id()).await;
         } else {
-            tracing::warn!("the outbox still holds events; the next start ships them");
+            tracing::warn!(
+                "the outbox is kept; the next start ships and closes what is open in it"
+            );
         }
         background.wait().await;
         Ok(())
@@ -268,6 +271,7 @@ fn follower(
         disk: Disk::below(process.data.root(), Arc::clone(&process.clock))?,
         bootstrap: Bootstrap {
             admin_key: settings.admin_key()?,
+            first_key: FirstKeyFile::below(process.data.root()),
         },
     }))
 }

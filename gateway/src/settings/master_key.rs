@@ -14,6 +14,9 @@ use zeroize::Zeroizing;
 use super::Secret;
 use crate::data_dir::write_whole;
 
+/// What is in a data directory only after a first start has drawn a key.
+const USED: [&str; 3] = ["config", "outbox", "nats"];
+
 /// Where the master key comes from.
 #[derive(Args, Clone, Debug)]
 pub struct MasterKeySettings {
@@ -42,7 +45,7 @@ impl MasterKeySettings {
     /// The key that was given, else the one in the data directory, drawn at the first start.
     ///
     /// # Errors
-    /// The key is not usable, or its file cannot be read or written.
+    /// The key is not usable, its file cannot be read or written, or it is gone.
     pub fn or_drawn(&self, data_dir: &Path) -> anyhow::Result<MasterKey> {
         if let Some(key) = self.given()? {
             return Ok(key);
@@ -50,6 +53,12 @@ impl MasterKeySettings {
         let path = data_dir.join("master.key");
         if path.exists() {
             return read(&path);
+        }
+        if let Some(used) = USED.iter().find(|name| data_dir.join(name).exists()) {
+            bail!(
+                "{} is missing, but the data directory has been used ({used} is there), and another key would not open what it sealed: put it back, or set NEXUS_MASTER_KEY_FILE or NEXUS_MASTER_KEY to the key of before",
+                path.display()
+            );
         }
         let key = MasterKey::draw()?;
         let text = Zeroizing::new(format!("{}\n", key.to_base64()));

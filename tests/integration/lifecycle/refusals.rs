@@ -64,6 +64,34 @@ async fn a_stream_that_differs_is_refused_with_the_difference() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_a_broker_cannot_keep_are_refused() -> Result<()> {
+    let own = Hub::standalone().env("NEXUS_STREAM_REPLICAS", 3);
+    fails_with(own, &["NEXUS_STREAM_REPLICAS is 3", "NEXUS_NATS_URL"]).await?;
+    let broker = Broker::start().await?;
+    let alone = Hub::standalone()
+        .nats(&broker)
+        .env("NEXUS_STREAM_REPLICAS", 3);
+    fails_with(alone, &["3 replicas", "NEXUS_CONFIG", "cluster"]).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_master_key_is_not_replaced_by_another() -> Result<()> {
+    let mut hub = Hub::standalone().start().await?;
+    let path = hub.data_dir().join("master.key");
+    let data_dir = hub.data_dir().display().to_string();
+    ensure!(hub.stop().await?.success());
+    let key = std::fs::read(&path)?;
+    std::fs::remove_file(&path)?;
+    let without = Hub::standalone().env("NEXUS_DATA_DIR", &data_dir);
+    fails_with(without, &["master.key", &data_dir, "NEXUS_MASTER_KEY_FILE"]).await?;
+    ensure!(!path.exists(), "another key was drawn");
+    std::fs::write(&path, key)?;
+    hub.start_again().await?;
+    Ok(())
+}
+
 /// A program that says it is a nats-server of this version.
 fn pretender(folder: &Path, version: &str) -> Result<String> {
     let path = folder.join("nats-server");
