@@ -56,7 +56,7 @@ impl Apply {
     /// against a change.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let Some(file) = self.file.as_deref().filter(|_| !self.schema) else {
-            banner::out(&serde_json::to_string_pretty(&schema())?);
+            banner::out(&serde_json::to_string_pretty(&schema())?)?;
             return Ok(ExitCode::SUCCESS);
         };
         let text = read(file)?;
@@ -72,17 +72,25 @@ impl Apply {
             .plan(&declaration, self.prune)
             .or_else(|problems| refused(file, &problems))?;
         if self.dry_run {
-            plan.lines().for_each(|line| banner::out(&line));
-            rest(&plan);
+            plan.lines().try_for_each(|line| banner::out(&line))?;
+            rest(&plan)?;
             let code = if plan.is_empty() { 0 } else { DIFFERENT };
             return Ok(ExitCode::from(code));
         }
-        let made = live.carry_out(&plan, |line| banner::out(&line)).await?;
+        // Whether anybody reads decides nothing about what is done.
+        let mut said = Ok(());
+        let tell = |line: String| {
+            if said.is_ok() {
+                said = banner::out(&line);
+            }
+        };
+        let made = live.carry_out(&plan, tell).await?;
         if let Err(interrupted) = made {
             left(&mut live, &declaration, self.prune).await;
             return Err(explained(interrupted));
         }
-        rest(&plan);
+        said?;
+        rest(&plan)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -94,9 +102,11 @@ impl Apply {
 }
 
 /// What is as it should be, and what is not declared.
-fn rest(plan: &Plan) {
-    plan.undeclared.iter().for_each(|line| banner::out(line));
-    banner::out(&format!("= {} unchanged", plan.unchanged));
+fn rest(plan: &Plan) -> anyhow::Result<()> {
+    plan.undeclared
+        .iter()
+        .try_for_each(|line| banner::out(line))?;
+    banner::out(&format!("= {} unchanged", plan.unchanged))
 }
 
 /// After a change that was not made: what there is to be done now.

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use anyhow::Context;
+
 use crate::configuration::first_key::FirstKey;
 
 /// Where everything is, once it runs.
@@ -74,13 +76,12 @@ pub fn err(text: &str) {
     eprintln!("{text}");
 }
 
-/// Prints text for a person.
-#[expect(
-    clippy::print_stdout,
-    reason = "this is what the command was asked for"
-)]
-pub fn out(text: &str) {
-    println!("{text}");
+/// Prints what the command was asked for.
+///
+/// # Errors
+/// It reached nobody: a full disk, a reader that is gone.
+pub fn out(text: &str) -> anyhow::Result<()> {
+    line(text).context("write to standard output")
 }
 
 /// Prints one line of a stream of lines.

@@ -39,7 +39,7 @@ impl Health {
         let (healthy, body) = timeout(ANSWER_TIME, self.ask(path))
             .await
             .context("no answer in time")??;
-        banner::out(body.trim());
+        banner::out(body.trim())?;
         Ok(if healthy {
             ExitCode::SUCCESS
         } else {

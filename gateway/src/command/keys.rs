@@ -166,9 +166,13 @@ impl Create {
             created_ms: clock.now(),
             updated_ms: clock.now(),
         };
+        let name = key.name.clone();
         publish(&log, &fold, Action::Created, key).await?;
-        banner::out(secret.expose());
-        Ok(())
+        banner::out(secret.expose()).with_context(|| {
+            format!(
+                "the key '{name}' was created, but nobody has its secret: `nexus keys revoke {name}`, and create another"
+            )
+        })
     }
 }
 
@@ -188,8 +192,7 @@ impl Revoke {
         }
         let name = key.name.clone();
         publish(&log, &fold, Action::Deleted, key).await?;
-        banner::out(&format!("revoked {name}"));
-        Ok(())
+        banner::out(&format!("revoked {name}"))
     }
 }
 
@@ -213,7 +216,7 @@ async fn list(reach: &Reach) -> anyhow::Result<()> {
             key.created_ms.to_rfc3339(),
             key.name
         );
-        banner::out(&line);
+        banner::out(&line)?;
     }
     Ok(())
 }

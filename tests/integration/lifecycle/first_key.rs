@@ -2,9 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::ensure;
-use nexus_tests::{Hub, Result, settings};
+use nexus_tests::account::BOUND;
+use nexus_tests::{Hub, Result, programs, settings};
 
 use super::keys;
 
@@ -58,5 +60,21 @@ async fn a_first_key_that_nobody_was_told_is_told_at_the_next_start() -> Result<
     hub.start_again().await?;
     let again = hub.stdout().replace(&printed, "");
     ensure!(keys(&again).is_empty(), "it is told once: {again}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_secret_reached_nobody_is_named() -> Result<()> {
+    let hub = Hub::standalone().start().await?;
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("full"), "")?;
+    let mut create = Command::new(muted(folder.path())?);
+    settings::clear_environment(&mut create);
+    create.env("NEXUS_DATA_DIR", hub.data_dir());
+    create.args(["keys", "create", "ada"]);
+    let outcome = programs::run(&create, BOUND).await?;
+    assert_eq!(outcome.status.code(), Some(1), "{}", outcome.stderr);
+    let way_out = "nexus keys revoke ada";
+    ensure!(outcome.stderr.contains(way_out), "{}", outcome.stderr);
     Ok(())
 }
