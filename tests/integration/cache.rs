@@ -144,6 +144,27 @@ async fn what_is_broken_or_of_another_key_is_not_given() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_answer_that_did_not_end_soundly_is_not_kept() -> Result<()> {
+    let stage = Stage::set().await?;
+    keep_answers(&stage.client).await?;
+    let message = json!({"role": "assistant", "content": "and so"});
+    let open = json!({
+        "id": "chatcmpl-open", "object": "chat.completion", "created": 1, "model": MODEL,
+        "choices": [{"index": 0, "message": message}],
+    });
+    let filtered = Script::answer().finish_reason("content_filter");
+    for (tag, script) in [("open", Script::json(200, &open)), ("filtered", filtered)] {
+        stage.upstream.once(script);
+        stage.client.chat(&fixed(tag)).await?.expect(200)?;
+        let again = stage.client.chat(&fixed(tag)).await?.expect(200)?;
+        ensure!(outcome(&again) == Some("miss"), "{tag} was given again");
+        let third = stage.client.chat(&fixed(tag)).await?.expect(200)?;
+        ensure!(outcome(&third) == Some("hit"), "{tag}");
+    }
+    stage.strike().await
+}
+
+#[tokio::test]
 async fn a_hit_says_nothing_of_the_provider() -> Result<()> {
     let stage = Stage::set().await?;
     let route = json!({"name": MODEL, "targets": [{"model": MODEL}], "attempts": 1, "cache_ttl_seconds": 600});

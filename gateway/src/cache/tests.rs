@@ -137,6 +137,23 @@ fn what_changes_the_answer_is_another_request_and_nothing_else_is() {
     let of_another = self::key(Some(5));
     assert_ne!(of(BODY, &of_another, &who(0, None)), Some(known));
     assert_ne!(of(BODY, &key, &who(1, None)), Some(known), "it was changed");
+    let mut other_model = who(0, None);
+    let model = Arc::make_mut(&mut other_model.list[0].candidate.model);
+    model.updated_ms = UnixMillis::from_millis(1);
+    assert_ne!(
+        of(BODY, &key, &other_model),
+        Some(known),
+        "so was its model"
+    );
+    let shorter = Key {
+        cache_ttl_seconds: Some(4),
+        ..key.clone()
+    };
+    let of_shorter = of(BODY, &shorter, &who(0, None)).unwrap();
+    assert_ne!(
+        of_shorter.key, known.key,
+        "what was kept for longer is too old"
+    );
 }
 
 #[test]

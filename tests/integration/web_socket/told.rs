@@ -5,7 +5,7 @@ use nexus_tests::{Client, Result, Script};
 use serde_json::{Value, json};
 
 use super::{CHUNKS, Socket, streamed};
-use crate::stage::{Stage, ask};
+use crate::stage::{MODEL, Stage, ask};
 
 /// A member for each header about limits of an answer over HTTP.
 const MEMBERS: [&str; 6] = [
@@ -62,6 +62,14 @@ async fn the_first_frame_tells_of_limits_and_of_the_cache() -> Result<()> {
     }
     let left = started["limits"]["remaining_requests"].as_u64();
     ensure!(left.is_some_and(|left| left < 50), "{started}");
+    // Who names the provider wants that one asked.
+    let named = json!({
+        "type": "chat", "id": "named", "body": body, "provider_id": format!("provider-of-{MODEL}"),
+    });
+    socket.say(&named).await?;
+    let frames = socket.hear_out("named").await?;
+    ensure!(frames[0].get("cache").is_none(), "{}", frames[0]);
+    ensure!(stage.upstream.idle().await?.len() == 2);
     // Where there is no cache and no limit, nothing is told of them.
     let mut plain = Socket::open(&stage.hub).await?;
     plain.chat("b", &streamed("plain")).await?;
