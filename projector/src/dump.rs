@@ -11,6 +11,8 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) name: String,
+    /// The names of its columns, for a person.
+    pub(crate) columns: String,
     /// Gives one text for each row, in the order of the primary key.
     pub(crate) select: String,
 }
@@ -56,7 +58,12 @@ fn table(name: String, columns: &[(String, i64)]) -> Table {
         values.join(" || ' ' || "),
         order.join(", ")
     );
-    Table { name, select }
+    let columns: Vec<&str> = columns.iter().map(|(column, _)| column.as_str()).collect();
+    Table {
+        name,
+        columns: columns.join(", "),
+        select,
+    }
 }
 
 /// Calls for each row of a table, in order, without holding more than one.

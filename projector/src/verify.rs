@@ -2,9 +2,9 @@
 //!
 //! The live database is pinned by one read transaction; the scratch file is
 //! built from the log up to exactly the sequences that the pinned state holds.
-//! Then the ordered dumps of all tables but `checkpoint` are compared row by
-//! row, without holding more than one row of each. The projector goes on
-//! meanwhile.
+//! Then it is looked whether both have the same tables, and the ordered dumps of
+//! all of them but `checkpoint` are compared row by row, without holding more
+//! than one row of each. The projector goes on meanwhile.
 
 mod explain;
 
@@ -42,14 +42,16 @@ pub struct Verdict {
     pub difference: Option<Difference>,
 }
 
-/// The first row that differs.
+/// The first table that differs as a whole, else the first row that does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// The table.
     pub table: String,
-    /// The row in the live read model; `None`: it has fewer rows.
+    /// Whether it is the table that differs, not one of its rows.
+    pub whole_table: bool,
+    /// The row in the live read model, or the table's columns; `None`: it has fewer.
     pub live: Option<String>,
-    /// The row that the log gives; `None`: it gives fewer rows.
+    /// The row that the log gives, or the table's columns; `None`: it gives fewer.
     pub rebuilt: Option<String>,
     /// The events that the row comes from, one line each; empty for a sum over everything.
     pub events: Vec<String>,
@@ -116,7 +118,9 @@ pub async fn verify(log: &Log, dir: &Path, scratch: &Path) -> Result<Verdict, Ve
     let events = rebuild_until(log, &path, as_of).await?;
     let mut rebuilt = database::reader_options(&path).connect().await?;
     let mut compared = compare(&mut live, &mut rebuilt).await;
-    if let Ok((_, Some(difference))) = &mut compared {
+    if let Ok((_, Some(difference))) = &mut compared
+        && !difference.whole_table
+    {
         difference.events = match explain::explain(log, &mut rebuilt, difference).await {
             Ok(events) => events,
             Err(error) => vec![format!("the log could not be searched: {error}")],
@@ -175,11 +179,11 @@ async fn compare(
 ) -> Result<(u64, Option<Difference>), sqlx::Error> {
     let tables = dump::tables(live).await?;
     let others = dump::tables(rebuilt).await?;
+    if let Some(difference) = other_table(&tables, &others) {
+        return Ok((0, Some(difference)));
+    }
     let mut compared = 0;
     for table in &tables {
-        if !others.contains(table) {
-            return Ok((compared, Some(missing_table(table))));
-        }
         let (rows, difference) = compare_table(table, live, rebuilt).await?;
         compared += rows;
         if difference.is_some() {
@@ -189,13 +193,25 @@ async fn compare(
     Ok((compared, None))
 }
 
-fn missing_table(table: &Table) -> Difference {
-    Difference {
-        table: table.name.clone(),
-        live: Some("the table".to_owned()),
-        rebuilt: None,
+/// The first table that only one of them has, or that has other columns in the other.
+fn other_table(live: &[Table], rebuilt: &[Table]) -> Option<Difference> {
+    let differing = |tables: &[Table], others: &[Table]| -> Option<String> {
+        let mut differing = tables.iter().filter(|table| !others.contains(table));
+        differing.next().map(|table| table.name.clone())
+    };
+    let (ours, theirs) = (differing(live, rebuilt), differing(rebuilt, live));
+    let table = ours.into_iter().chain(theirs).min()?;
+    let columns = |tables: &[Table]| {
+        let mut named = tables.iter().filter(|other| other.name == table);
+        named.next().map(|table| table.columns.clone())
+    };
+    Some(Difference {
+        live: columns(live),
+        rebuilt: columns(rebuilt),
+        whole_table: true,
+        table,
         events: Vec::new(),
-    }
+    })
 }
 
 async fn compare_table(
@@ -211,6 +227,7 @@ async fn compare_table(
         if live != rebuilt {
             let difference = Difference {
                 table: table.name.clone(),
+                whole_table: false,
                 live,
                 rebuilt,
                 events: Vec::new(),

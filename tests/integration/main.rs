@@ -15,6 +15,7 @@ mod bad_input;
 mod browser;
 mod cache;
 mod clients;
+mod commands;
 mod compose;
 mod configuration;
 mod conversations;

@@ -52,6 +52,7 @@ impl Verify {
         ));
         let Some(Difference {
             table,
+            whole_table,
             live,
             rebuilt,
             events,
@@ -60,13 +61,14 @@ impl Verify {
             banner::out("the read model is what the log says");
             return Ok(ExitCode::SUCCESS);
         };
-        let row = |row: Option<String>| row.unwrap_or_else(|| "(no row)".to_owned());
+        let kind = if whole_table { "table" } else { "row" };
+        let shown = |shown: Option<String>| shown.unwrap_or_else(|| format!("(no {kind})"));
         banner::out(&format!(
             "the read model differs from the log, first in table {table}:\n  live     {}\n  rebuilt  {}",
-            row(live),
-            row(rebuilt)
+            shown(live),
+            shown(rebuilt)
         ));
-        if events.is_empty() {
+        if events.is_empty() && !whole_table {
             banner::out("  it is a sum over the whole log: no single event explains it");
         }
         for event in events {

@@ -54,6 +54,49 @@ async fn verification_finds_what_the_log_does_not_say() -> Result<()> {
 }
 
 #[tokio::test]
+async fn verification_names_a_table_that_only_one_has_or_that_has_other_columns() -> Result<()> {
+    let mut setup = Setup::new().await?;
+    let running = Running::start(&setup.dir(), &setup.log);
+    let last = setup.exchanges(1).await?;
+    running.applied(last).await?;
+    running.stop().await?;
+    let scratch = setup.folder.path().join("scratch");
+    for (tampering, table, live, rebuilt) in [
+        (
+            "CREATE TABLE zones (id INTEGER PRIMARY KEY, name TEXT)",
+            "zones",
+            Some("id, name"),
+            None,
+        ),
+        (
+            "ALTER TABLE retention RENAME COLUMN cutoff_ms TO cut_ms",
+            "retention",
+            Some("cut_ms"),
+            Some("cutoff_ms"),
+        ),
+        (
+            "DROP TABLE chat_stats",
+            "chat_stats",
+            None,
+            Some("request_id"),
+        ),
+        ("DROP TABLE audit_log", "audit_log", None, Some("sequence")),
+    ] {
+        setup.tamper(tampering).await?;
+        let verdict = verify(&setup.log, &setup.dir(), &scratch).await?;
+        let difference = verdict.difference.expect("the tables differ");
+        assert_eq!(difference.table, table);
+        assert!(difference.whole_table && difference.events.is_empty());
+        for (columns, expected) in [(&difference.live, live), (&difference.rebuilt, rebuilt)] {
+            assert_eq!(columns.is_some(), expected.is_some(), "{difference:?}");
+            let columns = columns.as_deref().unwrap_or_default();
+            assert!(columns.contains(expected.unwrap_or_default()), "{columns}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn verification_works_while_the_projector_goes_on() -> Result<()> {
     let mut setup = Setup::new().await?;
     let running = Running::start(&setup.dir(), &setup.log);
