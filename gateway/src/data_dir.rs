@@ -112,6 +112,24 @@ pub struct RunFile {
     pub metrics: String,
     /// Address of the broker.
     pub nats_url: String,
+    /// Directory of the read model that it uses; older versions did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_model_dir: Option<PathBuf>,
+    /// Directory of the backups, where the role takes some; older versions did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_dir: Option<PathBuf>,
+}
+
+impl RunFile {
+    /// A directory as a run file tells it: wherever the reader stands. JSON holds no path that is
+    /// not Unicode; such a one has to be told to the commands.
+    ///
+    /// # Errors
+    /// There is no working directory.
+    pub fn told(dir: &Path) -> std::io::Result<Option<PathBuf>> {
+        let dir = std::path::absolute(dir)?;
+        Ok(dir.to_str().is_some().then_some(dir))
+    }
 }
 
 /// Removes the file when dropped.
@@ -194,7 +212,10 @@ mod tests {
             listen: Some("127.0.0.1:1".to_owned()),
             metrics: "127.0.0.1:2".to_owned(),
             nats_url: "nats://127.0.0.1:3".to_owned(),
+            read_model_dir: RunFile::told(Path::new("rm")).unwrap(),
+            backup_dir: None,
         };
+        assert!(run.read_model_dir.as_ref().unwrap().is_absolute());
         let announcement = held.announce("standalone", &run).unwrap();
         assert_eq!(announced(dir.path()), std::slice::from_ref(&run));
         drop(announcement);
@@ -203,5 +224,20 @@ mod tests {
         drop(held);
         let _held = DataDir::hold(dir.path(), "standalone").unwrap();
         assert_eq!(announced(dir.path()), [], "left by one that was killed");
+    }
+
+    #[test]
+    fn the_run_file_of_an_older_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!(
+            r#"{{"pid": {}, "metrics": "127.0.0.1:2", "nats_url": "nats://127.0.0.1:3"}}"#,
+            std::process::id()
+        );
+        fs::create_dir(dir.path().join("run")).unwrap();
+        fs::write(dir.path().join("run/projector.json"), text).unwrap();
+        let runs = announced(dir.path());
+        assert_eq!(runs.len(), 1);
+        assert_eq!(runs[0].read_model_dir, None);
+        assert_eq!(runs[0].backup_dir, None);
     }
 }

@@ -16,7 +16,8 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    data_dir::DataDir,
+    admin::settings::without_user,
+    data_dir::{DataDir, RunFile},
     lifecycle::Lifecycle,
     metrics::{Metrics, listener::Probes},
     readiness::Readiness,
@@ -104,6 +105,21 @@ impl Process {
             }
         });
         Ok(address)
+    }
+
+    /// What it says of itself in its run file, but for what only some roles have.
+    ///
+    /// # Errors
+    /// There is no working directory.
+    pub fn run_file(&self, metrics: SocketAddr, nats_url: &str) -> anyhow::Result<RunFile> {
+        Ok(RunFile {
+            pid: std::process::id(),
+            listen: None,
+            metrics: metrics.to_string(),
+            nats_url: without_user(nats_url),
+            read_model_dir: RunFile::told(&self.settings.read_model_dir())?,
+            backup_dir: None,
+        })
     }
 
     /// Waits for the end of every role; gives the exit code.

@@ -121,6 +121,13 @@ pub struct ArchiverSettings {
     pub backup_dir: Option<PathBuf>,
 }
 
+impl ArchiverSettings {
+    /// Where the backups lie; `role`: of the same process.
+    pub fn backup_dir(&self, role: &RoleSettings) -> PathBuf {
+        role.below_data(self.backup_dir.as_deref(), "backups")
+    }
+}
+
 /// Settings of the NATS server that `standalone` runs itself.
 #[derive(Args, Clone, Debug)]
 pub struct NatsServerSettings {

@@ -58,11 +58,11 @@ pub async fn run(command: StandaloneCommand) -> anyhow::Result<ExitCode> {
     let log = Log::connect(process.settings.log_settings(url, STANDALONE))
         .await
         .context("connect to the log")?;
+    let backups = command.archiver.backup_dir(&process.settings);
     let run = RunFile {
-        pid: std::process::id(),
         listen: Some(listen.to_string()),
-        metrics: metrics.to_string(),
-        nats_url: nats_url.clone(),
+        backup_dir: RunFile::told(&backups)?,
+        ..process.run_file(metrics, &nats_url)?
     };
     // It waits for the streams by itself, so it may begin before the gateway has declared them.
     let projecting = projector::run(process.clone(), log.clone(), Need::AtStart);

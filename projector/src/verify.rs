@@ -34,12 +34,21 @@ use crate::{
 pub struct Verdict {
     /// The position at which both were compared.
     pub as_of: AsOf,
+    /// How far the log went when the position was taken.
+    pub ends: AsOf,
     /// Events that the rebuild applied.
     pub events: u64,
     /// Rows that were compared.
     pub rows: u64,
     /// The first difference; `None`: there is none.
     pub difference: Option<Difference>,
+}
+
+impl Verdict {
+    /// About how many events the log went beyond the position: the projector lags, or is dead.
+    pub fn beyond(&self) -> u64 {
+        rebuild::lag(self.as_of, self.ends)
+    }
 }
 
 /// The first table that differs as a whole, else the first row that does.
@@ -112,6 +121,7 @@ pub async fn verify(log: &Log, dir: &Path, scratch: &Path) -> Result<Verdict, Ve
         .ok_or(VerifyError::OtherVersion)?;
     let as_of = checkpoint.as_of();
     let before = first_sequences(log, &checkpoint).await?;
+    let ends = rebuild::ends(log).await?;
     let path = scratch.join("verify.db");
     std::fs::create_dir_all(scratch)?;
     rebuild::remove_database(&path)?;
@@ -140,6 +150,7 @@ pub async fn verify(log: &Log, dir: &Path, scratch: &Path) -> Result<Verdict, Ve
     }
     Ok(Verdict {
         as_of,
+        ends,
         events,
         rows,
         difference,

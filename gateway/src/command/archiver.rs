@@ -7,7 +7,6 @@ use clap::Args;
 use nexus_events::log::Log;
 
 use crate::{
-    admin::settings::without_user,
     data_dir::RunFile,
     readiness::Need,
     role::{Process, archiver, name::ARCHIVER},
@@ -39,11 +38,10 @@ impl ArchiverCommand {
         let log = Log::connect(process.settings.log_settings(nats_url.clone(), ARCHIVER))
             .await
             .context("connect to the log")?;
+        let backups = self.archiver.backup_dir(&process.settings);
         let run = RunFile {
-            pid: std::process::id(),
-            listen: None,
-            metrics: metrics.to_string(),
-            nats_url: without_user(&nats_url),
+            backup_dir: RunFile::told(&backups)?,
+            ..process.run_file(metrics, &nats_url)?
         };
         let announcement = process.data.announce(ARCHIVER, &run)?;
         let role = archiver::run(process.clone(), log, self.archiver, Need::Always);

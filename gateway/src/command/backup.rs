@@ -25,22 +25,17 @@ pub struct Folders {
     /// Where the log is.
     #[command(flatten)]
     pub reach: Reach,
-    /// Directory of the read model; default: `read_model` in the data directory
+    /// Directory of the read model; default: that of the running role, else `read_model` in the data directory
     #[arg(long, env = "NEXUS_READ_MODEL_DIR", value_parser = value::path)]
     pub read_model_dir: Option<PathBuf>,
-    /// Directory of the backups; default: `backups` in the data directory
+    /// Directory of the backups; default: that of the running role, else `backups` in the data directory
     #[arg(long, env = "NEXUS_BACKUP_DIR", value_parser = value::path)]
     pub backup_dir: Option<PathBuf>,
 }
 
 impl Folders {
-    fn below_data(&self, configured: Option<&PathBuf>, default: &str) -> PathBuf {
-        let configured = configured.filter(|dir| !dir.as_os_str().is_empty());
-        configured.map_or_else(|| self.reach.data_dir.join(default), PathBuf::clone)
-    }
-
     fn backup_dir(&self) -> PathBuf {
-        self.below_data(self.backup_dir.as_ref(), "backups")
+        self.reach.backup_dir(self.backup_dir.as_deref())
     }
 }
 
@@ -61,7 +56,9 @@ impl BackupCommand {
 async fn now(folders: &Folders) -> anyhow::Result<()> {
     let log = folders.reach.log().await?;
     let settings = ArchiverSettings {
-        read_model_dir: folders.below_data(folders.read_model_dir.as_ref(), "read_model"),
+        read_model_dir: folders
+            .reach
+            .read_model_dir(folders.read_model_dir.as_deref()),
         backup_dir: folders.backup_dir(),
         // Only the running archiver lets backups expire.
         retention: Duration::MAX,

@@ -52,10 +52,8 @@ impl GatewayCommand {
             .await
             .context("connect to the log")?;
         let run = RunFile {
-            pid: std::process::id(),
             listen: Some(listen.to_string()),
-            metrics: metrics.to_string(),
-            nats_url: nats_url.clone(),
+            ..process.run_file(metrics, &nats_url)?
         };
         let announcement = process.data.announce(GATEWAY, &run)?;
         let start = Start {

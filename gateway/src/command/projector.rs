@@ -7,8 +7,6 @@ use clap::Args;
 use nexus_events::log::Log;
 
 use crate::{
-    admin::settings::without_user,
-    data_dir::RunFile,
     readiness::Need,
     role::{Process, name::PROJECTOR, projector},
     settings::RoleSettings,
@@ -36,12 +34,7 @@ impl ProjectorCommand {
         let log = Log::connect(process.settings.log_settings(nats_url.clone(), PROJECTOR))
             .await
             .context("connect to the log")?;
-        let run = RunFile {
-            pid: std::process::id(),
-            listen: None,
-            metrics: metrics.to_string(),
-            nats_url: without_user(&nats_url),
-        };
+        let run = process.run_file(metrics, &nats_url)?;
         let announcement = process.data.announce(PROJECTOR, &run)?;
         let role = projector::run(process.clone(), log, Need::Always);
         process.life.spawn_role(PROJECTOR, role);

@@ -1,12 +1,16 @@
-//! How a command finds the broker: `NEXUS_NATS_URL`, or what a running role says in the data directory.
+//! How a command finds what the hub uses: by a setting, or by what a running role says in the data
+//! directory.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Args;
 use nexus_events::log::{Log, LogSettings};
 
-use crate::data_dir;
+use crate::data_dir::{self, RunFile};
 
 /// How long a command waits for the broker: 10 s.
 const BROKER_TIME: Duration = Duration::from_secs(10);
@@ -41,6 +45,31 @@ impl Reach {
                     self.data_dir.display()
                 )
             })
+    }
+
+    /// The directory of the read model: as the command was told, else that of the running role.
+    pub fn read_model_dir(&self, told: Option<&Path>) -> PathBuf {
+        self.dir(told, |run| run.read_model_dir, "read_model")
+    }
+
+    /// The directory of the backups: as the command was told, else that of the running role.
+    pub fn backup_dir(&self, told: Option<&Path>) -> PathBuf {
+        self.dir(told, |run| run.backup_dir, "backups")
+    }
+
+    fn dir(
+        &self,
+        told: Option<&Path>,
+        announced: impl Fn(RunFile) -> Option<PathBuf>,
+        default: &str,
+    ) -> PathBuf {
+        if let Some(told) = told.filter(|dir| !dir.as_os_str().is_empty()) {
+            return told.to_path_buf();
+        }
+        data_dir::announced(&self.data_dir)
+            .into_iter()
+            .find_map(announced)
+            .unwrap_or_else(|| self.data_dir.join(default))
     }
 
     /// Connects to the log; it declares nothing, that is the roles' business.

@@ -28,7 +28,7 @@ pub struct Replay {
     /// Where the log is.
     #[command(flatten)]
     pub reach: Reach,
-    /// Directory of the read model; default: `read_model` in the data directory
+    /// Directory of the read model; default: that of the running role, else `read_model` in the data directory
     #[arg(long, env = "NEXUS_READ_MODEL_DIR", value_parser = value::path)]
     pub read_model_dir: Option<PathBuf>,
     /// Rebuild only this, and leave every other table as it is
@@ -69,10 +69,7 @@ impl Replay {
             ));
             return Ok(ExitCode::SUCCESS);
         }
-        let dir = self
-            .read_model_dir
-            .filter(|dir| !dir.as_os_str().is_empty())
-            .unwrap_or_else(|| self.reach.data_dir.join("read_model"));
+        let dir = self.reach.read_model_dir(self.read_model_dir.as_deref());
         let scope = match self.only {
             Some(Only::Stats) => Scope::Statistics,
             None => Scope::Everything,

@@ -15,7 +15,7 @@ pub struct Verify {
     /// Where the log is.
     #[command(flatten)]
     pub reach: Reach,
-    /// Directory of the read model; default: `read_model` in the data directory
+    /// Directory of the read model; default: that of the running role, else `read_model` in the data directory
     #[arg(long, env = "NEXUS_READ_MODEL_DIR", value_parser = value::path)]
     pub read_model_dir: Option<PathBuf>,
     /// Directory for the scratch file, with room for a second read model; default: one in the data directory
@@ -30,10 +30,7 @@ impl Verify {
     /// There is no verdict.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let log = self.reach.log().await?;
-        let live = self
-            .read_model_dir
-            .filter(|dir| !dir.as_os_str().is_empty())
-            .unwrap_or_else(|| self.reach.data_dir.join("read_model"));
+        let live = self.reach.read_model_dir(self.read_model_dir.as_deref());
         let scratch = self.scratch.unwrap_or_else(|| {
             let name = format!("verify-{}", std::process::id());
             self.reach.data_dir.join(name)
@@ -50,6 +47,13 @@ impl Verify {
             "read {} events up to {}; compared {} rows",
             verdict.events, verdict.as_of, verdict.rows
         ));
+        let beyond = verdict.beyond();
+        if beyond > 0 {
+            banner::out(&format!(
+                "the log goes on beyond that, up to {}: about {beyond} events that the projector has not applied",
+                verdict.ends
+            ));
+        }
         let Some(Difference {
             table,
             whole_table,

@@ -34,10 +34,9 @@ pub async fn run(
         () = stop.cancelled() => return Ok(()),
     }
     let status = ArchiverStatus::default();
-    let configured = settings.backup_dir.as_deref();
     let settings = nexus_archiver::ArchiverSettings {
         read_model_dir: process.settings.read_model_dir(),
-        backup_dir: process.settings.below_data(configured, "backups"),
+        backup_dir: settings.backup_dir(&process.settings),
         retention: process.settings.retention(),
     };
     let told = tell(Arc::clone(&process.metrics), status.clone(), part);
