@@ -25,6 +25,7 @@ pub mod log;
 pub mod message;
 pub mod message_id;
 pub mod outbox;
+pub mod private;
 pub mod raw_object;
 pub mod rollup_event;
 pub mod seal;

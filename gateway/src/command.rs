@@ -7,6 +7,7 @@ pub mod banner;
 pub mod events;
 pub mod gateway;
 pub mod health;
+pub mod interrupted;
 pub mod keys;
 pub mod projector;
 pub mod reach;

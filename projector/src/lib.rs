@@ -26,6 +26,7 @@ pub mod read_model;
 pub mod rebuild;
 pub mod replay;
 pub mod run;
+pub mod scratch;
 mod soundness;
 pub mod source;
 pub mod status;

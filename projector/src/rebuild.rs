@@ -21,6 +21,7 @@ use crate::{
     database::{self, OpenError},
     handover,
     position::{AsOf, STREAMS},
+    replay,
     source::{self, Misfit, Source},
 };
 
@@ -197,13 +198,14 @@ pub(crate) fn remove_database(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the databases that are neither current nor `kept`: left by a swap or by a build that
-/// did not end.
+/// Removes the databases that are neither current nor `kept`: left by a swap, by a build that did
+/// not end, or by a replay of another version that nobody will go on with.
 ///
 /// # Errors
 /// The folder cannot be read or written.
 pub(crate) fn clear(dir: &Path, kept: Option<&Path>) -> io::Result<()> {
     let held = handover::hold_names(dir)?;
+    let replays = replay::is_at_work(dir);
     let current = database::current(dir).ok().map(|current| current.path);
     let offered = handover::offered(dir).map(|name| dir.join(name));
     for file in std::fs::read_dir(dir)? {
@@ -218,10 +220,45 @@ pub(crate) fn clear(dir: &Path, kept: Option<&Path>) -> io::Result<()> {
         let in_use = Some(&database) == current.as_ref()
             || Some(&database) == offered.as_ref()
             || Some(database.as_path()) == kept;
-        if name.starts_with("read_model") && !in_use {
+        let is_of_other_replay = !replays
+            && name.starts_with("replay-")
+            && !name.contains(&format!("-v{APPLY_VERSION}.db"));
+        if (name.starts_with("read_model") || is_of_other_replay) && !in_use {
             std::fs::remove_file(&path)?;
         }
     }
     drop(held);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_a_replay_of_another_version_left_is_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = format!("replay-v{APPLY_VERSION}.db");
+        let names = [
+            ours.as_str(),
+            "replay-v1.db",
+            "replay-copy-v1.db-wal",
+            "read_model-v1-1.db",
+        ];
+        let left = || {
+            let is_there = |name: &&str| dir.path().join(name).exists();
+            names.into_iter().filter(is_there).collect::<Vec<_>>()
+        };
+        for name in names {
+            fs::write(dir.path().join(name), "what was said").unwrap();
+        }
+        let at_work = replay::hold(dir.path()).unwrap();
+        clear(dir.path(), None).unwrap();
+        assert_eq!(left(), names[..3]);
+        drop(at_work);
+        clear(dir.path(), None).unwrap();
+        assert_eq!(left(), [ours.as_str()], "it can be gone on with");
+    }
 }

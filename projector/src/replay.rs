@@ -208,10 +208,19 @@ pub async fn until(
     })
 }
 
+/// The file that a replay locks.
+const LOCK_FILE: &str = "replay.lock";
+
+/// Whether a replay works on the folder.
+pub(crate) fn is_at_work(dir: &Path) -> bool {
+    let lock = File::open(dir.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// One replay at a time: whoever holds this lock.
-fn hold(dir: &Path) -> Result<File, ReplayError> {
+pub(crate) fn hold(dir: &Path) -> Result<File, ReplayError> {
     std::fs::create_dir_all(dir)?;
-    let lock = File::create(dir.join("replay.lock"))?;
+    let lock = File::create(dir.join(LOCK_FILE))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(ReplayError::Busy {

@@ -26,6 +26,7 @@ use crate::{
     position::{AsOf, STREAMS},
     read_model::{ReadError, ReadModel},
     rebuild::{self, BuildError},
+    scratch::Scratch,
     source::Misfit,
 };
 
@@ -110,7 +111,9 @@ impl From<WriterError> for VerifyError {
     }
 }
 
-/// Rebuilds the read model of `dir` into `scratch`, which is made and emptied, and compares.
+/// Rebuilds the read model of `dir` in a scratch folder in `scratch`, and compares.
+///
+/// The scratch folder is gone afterwards, also when this is dropped.
 ///
 /// # Errors
 /// [`VerifyError`]: there is no verdict. A difference is a verdict.
@@ -122,9 +125,8 @@ pub async fn verify(log: &Log, dir: &Path, scratch: &Path) -> Result<Verdict, Ve
     let as_of = checkpoint.as_of();
     let before = first_sequences(log, &checkpoint).await?;
     let ends = rebuild::ends(log).await?;
-    let path = scratch.join("verify.db");
-    std::fs::create_dir_all(scratch)?;
-    rebuild::remove_database(&path)?;
+    let scratch = Scratch::make(scratch)?;
+    let path = scratch.dir().join("verify.db");
     let events = rebuild_until(log, &path, as_of).await?;
     let mut rebuilt = database::reader_options(&path).connect().await?;
     let mut compared = compare(&mut live, &mut rebuilt).await;
@@ -137,7 +139,7 @@ pub async fn verify(log: &Log, dir: &Path, scratch: &Path) -> Result<Verdict, Ve
         };
     }
     rebuilt.close().await?;
-    rebuild::remove_database(&path)?;
+    drop(scratch);
     let (rows, difference) = compared?;
     if difference.is_some() {
         let after = first_sequences(log, &checkpoint).await?;

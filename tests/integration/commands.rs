@@ -1,14 +1,19 @@
 //! The commands beside a running hub: they find what it uses, tell what they compared, and leave
 //! nothing behind.
 
+use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, ensure};
 use nexus_tests::account::{BOUND, settled_dump, shipped};
 use nexus_tests::hub::Cluster;
+use nexus_tests::process::Process;
 use nexus_tests::programs::{self, Outcome};
 use nexus_tests::read_model::ReadModel;
-use nexus_tests::{Broker, Hub, Redis, Result, until};
+use nexus_tests::{Broker, Chaos, Hub, Redis, Result, until};
+use rustix::process::Signal;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
@@ -156,4 +161,80 @@ async fn verify_tells_how_far_the_log_goes_beyond_what_it_compared() -> Result<(
         "{verified:?}"
     );
     Ok(())
+}
+
+/// The scratch folders of `verify` in a data folder.
+fn scratches(data: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(data)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("verify-") {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// A `verify` in the midst of its work, which will not get on.
+async fn verifying(hub: &Hub, folder: &Path) -> Result<(Process, Chaos)> {
+    let url = hub.nats_url()?;
+    let wire = Chaos::start(url.trim_start_matches("nats://"))?;
+    wire.slow(NonZeroU32::new(10_000).context("not zero")?);
+    let mut command: Command = hub.command(["verify"]);
+    command.env("NEXUS_NATS_URL", format!("nats://{}", wire.url_host_port()));
+    let process = Process::start("verify", &command, folder)?;
+    let known = scratches(hub.data_dir())?;
+    until("the scratch database is there", BOUND, async || {
+        let found = scratches(hub.data_dir())?;
+        let new = found.iter().find(|scratch| !known.contains(scratch));
+        let new = new.context("no scratch folder")?;
+        ensure!(new.join("verify.db").exists(), "it is empty");
+        let mode = std::fs::metadata(new)?.permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "{}", new.display());
+        anyhow::Ok(())
+    })
+    .await?;
+    wire.stall();
+    Ok((process, wire))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_verify_leaves_no_copy_of_the_conversations() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut hub = Hub::standalone().start().await?;
+    for number in 0..20 {
+        say(&hub, &format!("{number}: {}", "meander ".repeat(500))).await?;
+    }
+    settled_dump(&hub).await?;
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (mut process, _wire) = verifying(&hub, folder.path()).await?;
+        process.signal(signal)?;
+        let status = process.end(BOUND).await?;
+        assert_eq!(scratches(hub.data_dir())?, [] as [PathBuf; 0]);
+        assert_eq!(status.code(), Some(code), "{status}");
+    }
+
+    // SIGKILL leaves it: the next verify takes it away, and not that of one that is at work.
+    let (mut killed, _wire) = verifying(&hub, folder.path()).await?;
+    killed.kill().await?;
+    let left = scratches(hub.data_dir())?;
+    assert_eq!(left.len(), 1);
+    let (mut working, _wire) = verifying(&hub, folder.path()).await?;
+    let working_in = scratches(hub.data_dir())?;
+    assert_eq!(working_in.len(), 1);
+    assert_ne!(working_in, left);
+    let verified = programs::run(&hub.command(["verify"]), BOUND).await?;
+    verified.succeeded()?;
+    assert_eq!(scratches(hub.data_dir())?, working_in);
+
+    // So does the hub when it starts.
+    working.kill().await?;
+    ensure!(hub.stop().await?.success());
+    hub.start_again().await?;
+    until("the hub has tidied up", BOUND, async || {
+        let left = scratches(hub.data_dir())?;
+        ensure!(left.is_empty(), "{left:?}");
+        anyhow::Ok(())
+    })
+    .await
 }

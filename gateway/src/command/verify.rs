@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use nexus_projector::verify::{Difference, verify};
 
-use super::{banner, reach::Reach};
+use super::{banner, interrupted::or_interrupted, reach::Reach};
 use crate::settings::value;
 
 /// Rebuilds the read model into a scratch file and compares.
@@ -18,30 +18,24 @@ pub struct Verify {
     /// Directory of the read model; default: that of the running role, else `read_model` in the data directory
     #[arg(long, env = "NEXUS_READ_MODEL_DIR", value_parser = value::path)]
     pub read_model_dir: Option<PathBuf>,
-    /// Directory for the scratch file, with room for a second read model; default: one in the data directory
+    /// Directory in which the scratch file is made for the time being, with room for a second read model; default: the data directory
     #[arg(long)]
     pub scratch: Option<PathBuf>,
 }
 
 impl Verify {
-    /// Exit code 0 when they are the same, 1 when they differ.
+    /// Exit code 0 when they are the same, 1 when they differ; 130 after SIGINT, 143 after SIGTERM.
     ///
     /// # Errors
     /// There is no verdict.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let log = self.reach.log().await?;
         let live = self.reach.read_model_dir(self.read_model_dir.as_deref());
-        let scratch = self.scratch.unwrap_or_else(|| {
-            let name = format!("verify-{}", std::process::id());
-            self.reach.data_dir.join(name)
-        });
-        let verdict = verify(&log, &live, &scratch).await;
-        match std::fs::remove_dir_all(&scratch) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %scratch.display(), %error, "could not remove the scratch directory");
-            }
-            _ => {}
-        }
+        let scratch = self.scratch.as_ref().unwrap_or(&self.reach.data_dir);
+        let verdict = match or_interrupted(verify(&log, &live, scratch)).await? {
+            Ok(verdict) => verdict,
+            Err(interrupted) => return Ok(interrupted),
+        };
         let verdict = verdict.context("verify the read model")?;
         banner::out(&format!(
             "read {} events up to {}; compared {} rows",

@@ -1,10 +1,10 @@
 //! The projector role: keeps the read model up to date.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use nexus_events::log::Log;
-use nexus_projector::{ProjectorSettings, ProjectorStatus, status::Report};
+use nexus_projector::{ProjectorSettings, ProjectorStatus, scratch, status::Report};
 use tokio::{
     runtime::Handle,
     time::{sleep, timeout},
@@ -38,6 +38,10 @@ pub fn run(
 
 async fn project(process: Process, log: Log, part: Part) -> anyhow::Result<()> {
     let stop = process.life.soft.clone();
+    let data = Arc::clone(&process.data);
+    tokio::task::spawn_blocking(move || scratch::clear(data.root()))
+        .await
+        .context("remove what a verification left")?;
     tokio::select! {
         ready = broker(log.clone(), part.clone()) => ready?,
         () = stop.cancelled() => return Ok(()),
