@@ -171,13 +171,13 @@ impl Backups {
         Ok(bytes == backup.bytes && sha256 == backup.sha256)
     }
 
-    /// Removes the backups that need not stay: see the newest 48, and one a day since `oldest`.
+    /// Removes the backups that need not stay: all but the newest 48 and one a day since `oldest`.
     ///
     /// # Errors
     /// A folder cannot be removed.
-    pub fn prune(&self, oldest: UnixMillis) -> io::Result<()> {
+    pub fn prune(&self, now: UnixMillis, oldest: UnixMillis) -> io::Result<()> {
         let backups = self.list()?;
-        for backup in keep::superfluous(&backups, oldest.as_millis()) {
+        for backup in keep::superfluous(&backups, now.as_millis(), oldest.as_millis()) {
             // Renamed first, so that a crash in between leaves no half backup that looks whole.
             let partial = self.dir.join(format!("{}{PARTIAL}", backup.name));
             std::fs::rename(self.dir.join(&backup.name), &partial)?;

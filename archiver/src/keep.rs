@@ -1,6 +1,8 @@
 //! Which backups stay: the newest 48, and the newest of each day within the retention.
 //!
-//! So there are never more than 48 + one a day: 231 with the default retention.
+//! So there are never more than 48 + one a day: 231 with the default retention. Those dated in the
+//! future, by a clock that was ahead, stay besides until their time has come: among the newest they
+//! would leave no place for those of now.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +15,15 @@ const NEWEST_KEPT: usize = 48;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The backups that go; `backups` is ordered by age, the newest first.
-pub(crate) fn superfluous(backups: &[Manifest], oldest_kept_ms: i64) -> Vec<&Manifest> {
+pub(crate) fn superfluous(
+    backups: &[Manifest],
+    now_ms: i64,
+    oldest_kept_ms: i64,
+) -> Vec<&Manifest> {
     let mut days = BTreeSet::new();
     backups
         .iter()
+        .filter(|backup| backup.created_ms <= now_ms)
         .enumerate()
         .filter(|(place, backup)| {
             let newest_of_its_day = days.insert(backup.created_ms.div_euclid(DAY_MS));
@@ -53,7 +60,7 @@ mod tests {
     #[test]
     fn two_days_stay_whole_and_older_days_with_one_each() {
         let backups = hourly(24 * 10);
-        let gone: BTreeSet<&str> = superfluous(&backups, NOW - 5 * DAY_MS)
+        let gone: BTreeSet<&str> = superfluous(&backups, NOW, NOW - 5 * DAY_MS)
             .into_iter()
             .map(|backup| backup.name.as_str())
             .collect();
@@ -69,8 +76,15 @@ mod tests {
     }
 
     #[test]
+    fn those_of_the_future_take_no_place_from_those_of_now() {
+        let backups = hourly(100);
+        let now_ms = NOW - 60 * HOUR_MS;
+        assert!(superfluous(&backups, now_ms, now_ms - DAY_MS).is_empty());
+    }
+
+    #[test]
     fn the_newest_stay_however_old_they_are() {
         let backups = hourly(3);
-        assert!(superfluous(&backups, NOW + 100 * DAY_MS).is_empty());
+        assert!(superfluous(&backups, NOW, NOW + 100 * DAY_MS).is_empty());
     }
 }

@@ -1,9 +1,9 @@
 //! The archiver's schedule: by timer and by signal, one job at a time.
 //!
-//! A backup is due when the newest one is an hour old, retention when a day in
-//! UTC has begun that it has not been applied for. Both follow the clock that
-//! is passed in, and neither remembers anything that is not on disk or in the
-//! log: so a restart goes on with what is due.
+//! A backup is due when the newest one, those dated in the future aside, is an
+//! hour old, retention when a day in UTC has begun that it has not been applied
+//! for. Both follow the clock that is passed in, and neither remembers anything
+//! that is not on disk or in the log: so a restart goes on with what is due.
 
 use std::{collections::VecDeque, convert::Infallible, path::PathBuf};
 
@@ -82,7 +82,12 @@ pub async fn run(
         source,
     };
     std::fs::create_dir_all(&settings.backup_dir).map_err(folder)?;
-    let last = backups.list().map_err(folder)?.into_iter().next();
+    let there = backups.list().map_err(folder)?;
+    let now_ms = clock.now().as_millis();
+    if let Some(ahead) = there.first().filter(|backup| backup.created_ms > now_ms) {
+        warn_of_the_future(ahead);
+    }
+    let last = newest_until(there, now_ms);
     status.update(|report| report.last_backup = last);
     let untold = backups.untold().map_err(folder)?.into();
     let mut archiver = Archiver {
@@ -148,6 +153,7 @@ impl Archiver {
         loop {
             tokio::select! {
                 _ = look.tick() => {
+                    self.leave_the_future_aside();
                     if self.is_backup_due() {
                         self.back_up(false).await;
                     }
@@ -159,6 +165,23 @@ impl Archiver {
                 () = status.backup_requested() => self.back_up(true).await,
             }
         }
+    }
+
+    /// A backup that was taken by a clock that was ahead counts as none: the next one would be due
+    /// an hour after it, whenever that is.
+    fn leave_the_future_aside(&self) {
+        let now_ms = self.clock.now().as_millis();
+        let last = self.status.current().last_backup;
+        let Some(ahead) = last.filter(|backup| backup.created_ms > now_ms) else {
+            return;
+        };
+        warn_of_the_future(&ahead);
+        let there = self.backups.list().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the backups could not be listed");
+            Vec::new()
+        });
+        let last = newest_until(there, now_ms);
+        self.status.update(|report| report.last_backup = last);
     }
 
     fn is_backup_due(&self) -> bool {
@@ -195,8 +218,8 @@ impl Archiver {
                     report.last_backup = Some(backup);
                     report.backup_failure = None;
                 });
-                let oldest = self.clock.now().minus(self.retention);
-                if let Err(error) = self.backups.prune(oldest) {
+                let now = self.clock.now();
+                if let Err(error) = self.backups.prune(now, now.minus(self.retention)) {
                     tracing::warn!(%error, "old backups could not be removed");
                 }
             }
@@ -289,6 +312,21 @@ const fn pause_after(is_unavailable: bool) -> Duration {
 
 fn has_passed(pause: Option<Instant>) -> bool {
     pause.is_none_or(|until| until <= Instant::now())
+}
+
+/// The newest of the backups, which are ordered so, that is not from the future.
+fn newest_until(there: Vec<Manifest>, now_ms: i64) -> Option<Manifest> {
+    let mut past = there
+        .into_iter()
+        .filter(|backup| backup.created_ms <= now_ms);
+    past.next()
+}
+
+fn warn_of_the_future(backup: &Manifest) {
+    tracing::warn!(
+        name = backup.name,
+        "a backup is dated in the future: the clock was ahead, or is behind; it counts as none"
+    );
 }
 
 /// What the audit trail is to be told of a try; nothing where there was no read model to copy.

@@ -10,7 +10,7 @@ use crate::manifest::Manifest;
 /// The archiver at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The latest backup of this process or of one before.
+    /// The latest backup of this process or of one before; one that is dated in the future is none.
     pub last_backup: Option<Manifest>,
     /// Why the latest try to take one failed; `None` when it did not.
     pub backup_failure: Option<String>,

@@ -114,6 +114,11 @@ impl ManualClock {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         self.0.fetch_add(millis, Ordering::SeqCst);
     }
+
+    /// Sets it, back as well, as an operator may do.
+    pub fn set(&self, moment: UnixMillis) {
+        self.0.store(moment.as_millis(), Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {

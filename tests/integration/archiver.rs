@@ -259,6 +259,55 @@ async fn a_backup_is_taken_each_hour_and_when_asked_for() -> Result<()> {
     setup.projector.stop().await
 }
 
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the test joins the task itself")]
+async fn a_backup_from_the_future_does_not_end_the_hourly_ones() -> Result<()> {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let mut setup = Setup::new().await?;
+    setup.exchange(NOON, "remember this").await?;
+    // Left by a clock that was a day ahead.
+    let ahead = backup_now(&setup.settings, &setup.log, &clock(NOON + DAY_MS)).await?;
+    let clock = Arc::new(ManualClock::at(UnixMillis::from_millis(NOON)));
+    let (status, shutdown) = (ArchiverStatus::default(), CancellationToken::new());
+    let run = nexus_archiver::run(
+        setup.settings.clone(),
+        setup.log.clone(),
+        Arc::<ManualClock>::clone(&clock),
+        shutdown.clone(),
+        status.clone(),
+    );
+    let task = tokio::spawn(run);
+    let latest = async |expected_ms: i64| {
+        until("the latest backup is of this hour", BOUND, async || {
+            let last = status.current().last_backup.map(|last| last.created_ms);
+            if last == Some(expected_ms) {
+                Ok(())
+            } else {
+                Err(format!("{last:?}"))
+            }
+        })
+        .await
+    };
+    latest(NOON).await?;
+    clock.advance(Duration::from_hours(1));
+    let hour_later = NOON + 60 * 60 * 1000;
+    latest(hour_later).await?;
+    // Set back while it runs: what was taken meanwhile is in the future as well.
+    clock.set(UnixMillis::from_millis(NOON + 1000));
+    latest(NOON).await?;
+    clock.advance(Duration::from_hours(1));
+    latest(hour_later + 1000).await?;
+    let list = setup.backups().list()?;
+    let taken: Vec<i64> = list.iter().map(|backup| backup.created_ms).collect();
+    assert_eq!(
+        taken,
+        [ahead.created_ms, hour_later + 1000, hour_later, NOON]
+    );
+    shutdown.cancel();
+    task.await??;
+    setup.projector.stop().await
+}
+
 async fn messages(log: &Log, stream: Stream) -> Result<u64> {
     Ok(log.stream_state(stream).await?.messages)
 }
