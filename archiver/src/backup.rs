@@ -17,6 +17,7 @@ use nexus_events::{
     audit_event::BackupTaken,
     clock::{Clock, UnixMillis},
     envelope::Stamp,
+    private,
 };
 use nexus_projector::{
     ReadModel,
@@ -132,12 +133,12 @@ impl Backups {
         clock: &dyn Clock,
     ) -> Result<Manifest, BackupError> {
         let now = clock.now();
-        std::fs::create_dir_all(&self.dir)?;
+        private::create_dir_all(&self.dir)?;
         let lock = self.lock()?;
         self.clear_partial()?;
         let name = now.to_datetime().format("%Y%m%dT%H%M%S%.3fZ").to_string();
         let partial = self.dir.join(format!("{name}{PARTIAL}"));
-        std::fs::create_dir(&partial)?;
+        private::create_dir(&partial)?;
         let file = partial.join(DATABASE);
         let copy = read_model.copy_to(&file).await?;
         let (bytes, sha256) = tokio::task::spawn_blocking(move || hash_and_sync(&file))
@@ -189,7 +190,7 @@ impl Backups {
 
     /// One job at a time, in this process or another.
     fn lock(&self) -> Result<File, BackupError> {
-        let file = File::create(self.dir.join("lock"))?;
+        let file = private::create(&self.dir.join("lock"))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(std::fs::TryLockError::WouldBlock) => Err(BackupError::Busy),
@@ -230,7 +231,7 @@ fn read_manifest(folder: &Path) -> io::Result<Manifest> {
 
 fn write_manifest(folder: &Path, manifest: &Manifest) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(manifest).map_err(io::Error::other)?;
-    let mut file = File::create(folder.join(manifest::FILE))?;
+    let mut file = private::create(&folder.join(manifest::FILE))?;
     file.write_all(&text)?;
     file.sync_all()
 }

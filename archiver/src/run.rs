@@ -12,6 +12,7 @@ use nexus_events::{
     clock::{SharedClock, UnixMillis},
     envelope::Stamp,
     log::Log,
+    private,
 };
 use nexus_projector::ReadModel;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
@@ -81,7 +82,7 @@ pub async fn run(
         dir: settings.backup_dir.clone(),
         source,
     };
-    std::fs::create_dir_all(&settings.backup_dir).map_err(folder)?;
+    private::create_dir_all(&settings.backup_dir).map_err(folder)?;
     let there = backups.list().map_err(folder)?;
     let now_ms = clock.now().as_millis();
     if let Some(ahead) = there.first().filter(|backup| backup.created_ms > now_ms) {

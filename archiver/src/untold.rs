@@ -8,7 +8,6 @@
 //! last event of its kind to be the one that it saw.
 
 use std::{
-    fs::File,
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
@@ -18,6 +17,7 @@ use nexus_events::{
     envelope::{EncodeError, Envelope, Stamp},
     id::EventId,
     log::{Expected, Log, LogError, PublishError, history::HistoryError},
+    private,
     subject::Stream,
 };
 
@@ -65,7 +65,7 @@ impl Untold {
 
     /// Notes it in a folder, synced.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
-        let mut file = File::create(folder.join(FILE))?;
+        let mut file = private::create(&folder.join(FILE))?;
         file.write_all(&self.payload)?;
         file.sync_all()
     }

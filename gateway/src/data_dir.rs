@@ -6,13 +6,13 @@
 //! the file at an orderly exit, and a reader checks the process id for the others.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
+use nexus_events::private;
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -33,16 +33,13 @@ impl DataDir {
     /// # Errors
     /// Another process holds it, which the sentence names, or it cannot be made.
     pub fn hold(root: &Path, role: &str) -> anyhow::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)
+        private::create_dir_all(root)
             .with_context(|| format!("create the data directory {}", root.display()))?;
         let root = root
             .canonicalize()
             .with_context(|| format!("resolve the data directory {}", root.display()))?;
         let path = root.join("lock");
-        let mut lock = OpenOptions::new()
+        let mut lock = private::options()
             .read(true)
             .write(true)
             .create(true)
@@ -92,7 +89,7 @@ impl DataDir {
     /// The file cannot be written.
     pub fn announce(&self, role: &str, run: &RunFile) -> anyhow::Result<Announcement> {
         let dir = self.root.join("run");
-        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        private::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let path = dir.join(format!("{role}.json"));
         write_whole(&path, &serde_json::to_vec_pretty(run)?)
             .with_context(|| format!("write {}", path.display()))?;
@@ -171,12 +168,7 @@ fn is_alive(pid: u32) -> bool {
 /// As the file system says.
 pub fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let whole = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&whole)?;
+    let mut file = private::create(&whole)?;
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&whole, path)?;

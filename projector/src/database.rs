@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use nexus_events::private;
 use sqlx::{
     ConnectOptions, SqliteConnection,
     migrate::{MigrateError, Migrator},
@@ -84,7 +85,7 @@ pub(crate) fn identify(path: PathBuf) -> io::Result<Identity> {
 /// Makes the database `name` the current one: written aside, synced, renamed, folder synced.
 pub(crate) fn point_to(dir: &Path, name: &str) -> io::Result<()> {
     let aside = dir.join("current.new");
-    let mut file = File::create(&aside)?;
+    let mut file = private::create(&aside)?;
     file.write_all(name.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
@@ -105,7 +106,7 @@ pub(crate) fn point_to_none(dir: &Path) -> io::Result<()> {
 pub(crate) fn note_halt(dir: &Path, reason: Option<&str>) -> io::Result<()> {
     let note = dir.join(HALTED);
     match reason {
-        Some(reason) => std::fs::write(note, reason),
+        Some(reason) => private::create(&note)?.write_all(reason.as_bytes()),
         None => match std::fs::remove_file(note) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -184,14 +185,17 @@ pub enum OpenError {
 /// # Errors
 /// [`OpenError`]; a schema newer than this program is refused.
 pub async fn open_writer(path: &Path) -> Result<SqliteConnection, OpenError> {
-    let mut connection =
-        writer_options(path)
-            .connect()
-            .await
-            .map_err(|source| OpenError::Open {
-                path: path.to_owned(),
-                source,
-            })?;
+    let failed = |source| OpenError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    match create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed(error.into()));
+        }
+        _ => {}
+    }
+    let mut connection = writer_options(path).connect().await.map_err(failed)?;
     // `run` takes any `Acquire`, which makes the future one that cannot be spawned (sqlx says so
     // beside `run_direct`).
     MIGRATIONS
@@ -202,6 +206,19 @@ pub async fn open_writer(path: &Path) -> Result<SqliteConnection, OpenError> {
             source,
         })?;
     Ok(connection)
+}
+
+/// Makes the empty file of a database, for its owner alone; SQLite gives its mode to the files
+/// beside it.
+///
+/// One that is there must not even be opened: to close it would take away the locks that other
+/// connections of this process have on it.
+///
+/// # Errors
+/// It is there, or cannot be made.
+pub(crate) fn create(path: &Path) -> io::Result<()> {
+    let mut options = private::options();
+    options.write(true).create_new(true).open(path).map(drop)
 }
 
 /// Whether an error says that the file is no sound database, so that only a new one helps.

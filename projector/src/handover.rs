@@ -24,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nexus_events::log::Log;
+use nexus_events::{log::Log, private};
 
 use crate::{
     apply::{Applied, Writer},
@@ -42,7 +42,7 @@ const SWAP_LOCK: &str = "swap.lock";
 
 /// Holds everybody else off the names of the folder, until it is dropped; waits for moments.
 pub(crate) fn hold_names(dir: &Path) -> io::Result<File> {
-    let lock = File::create(dir.join(SWAP_LOCK))?;
+    let lock = private::create(&dir.join(SWAP_LOCK))?;
     lock.lock()?;
     Ok(lock)
 }
@@ -56,7 +56,7 @@ pub(crate) fn offer(dir: &Path, built: &Path) -> io::Result<String> {
     let name = rebuild::free_name(dir)?;
     std::fs::rename(built, dir.join(&name))?;
     let aside = dir.join("next.new");
-    let mut file = File::create(&aside)?;
+    let mut file = private::create(&aside)?;
     file.write_all(name.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&aside, dir.join(NEXT))?;

@@ -11,6 +11,7 @@ use std::{
 
 use nexus_events::{
     log::{Log, LogError},
+    private,
     subject::Stream,
 };
 use tokio::time::{Duration, timeout};
@@ -60,7 +61,7 @@ pub(crate) async fn build(
     dir: &Path,
     progress: &mut (dyn FnMut(AsOf, Applied) + Send),
 ) -> Result<(PathBuf, Writer), BuildError> {
-    std::fs::create_dir_all(dir)?;
+    private::create_dir_all(dir)?;
     let name = free_name(dir)?;
     let path = dir.join(&name);
     let mut writer = Writer::open(&path).await?;

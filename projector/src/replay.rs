@@ -29,6 +29,7 @@ use std::{
 use nexus_events::{
     clock::UnixMillis,
     log::{Log, LogError},
+    private,
 };
 use tokio::time::{Duration, Instant, sleep};
 
@@ -219,8 +220,8 @@ pub(crate) fn is_at_work(dir: &Path) -> bool {
 
 /// One replay at a time: whoever holds this lock.
 pub(crate) fn hold(dir: &Path) -> Result<File, ReplayError> {
-    std::fs::create_dir_all(dir)?;
-    let lock = File::create(dir.join(LOCK_FILE))?;
+    private::create_dir_all(dir)?;
+    let lock = private::create(&dir.join(LOCK_FILE))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(ReplayError::Busy {

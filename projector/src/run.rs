@@ -16,7 +16,10 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use nexus_events::log::{Live, Log};
+use nexus_events::{
+    log::{Live, Log},
+    private,
+};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -211,8 +214,8 @@ pub(crate) fn lock(dir: &Path) -> Result<File, ProjectorError> {
         dir: dir.to_owned(),
         source,
     };
-    std::fs::create_dir_all(dir).map_err(folder)?;
-    let file = File::create(dir.join("lock")).map_err(folder)?;
+    private::create_dir_all(dir).map_err(folder)?;
+    let file = private::create(&dir.join("lock")).map_err(folder)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ProjectorError::Locked {

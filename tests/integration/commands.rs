@@ -238,3 +238,51 @@ async fn an_interrupted_verify_leaves_no_copy_of_the_conversations() -> Result<(
     })
     .await
 }
+
+/// Everything below a folder that others than its owner may use.
+fn open_to_others(folder: &Path) -> Result<Vec<String>> {
+    let mut open = Vec::new();
+    let mode = std::fs::metadata(folder)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        open.push(format!("{mode:o} {}", folder.display()));
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let mode = entry.metadata()?.permissions().mode() & 0o777;
+        if entry.file_type()?.is_dir() {
+            open.extend(open_to_others(&entry.path())?);
+        } else if mode & 0o077 != 0 {
+            open.push(format!("{mode:o} {}", entry.path().display()));
+        }
+    }
+    Ok(open)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_conversations_is_for_its_owner_alone() -> Result<()> {
+    let moved = Moved::start().await?;
+    moved.run(["backup", "now"]).await?.succeeded()?;
+    moved.run(["replay"]).await?.succeeded()?;
+    moved
+        .run(["replay", "--only", "stats"])
+        .await?
+        .succeeded()?;
+    // With its write-ahead log, and with the outbox of a hub that runs.
+    let database = moved.read_model.database()?;
+    let wal = format!("{}-wal", database.display());
+    ensure!(Path::new(&wal).exists(), "{wal} is not there");
+    for folder in [
+        moved.read_model.folder(),
+        &moved.backups,
+        &moved.data().join("outbox"),
+        &moved.data().join("run"),
+    ] {
+        assert_eq!(open_to_others(folder)?, [""; 0]);
+    }
+    for folder in ["nats", "config"] {
+        let folder = moved.data().join(folder);
+        let mode = std::fs::metadata(&folder)?.permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "{}", folder.display());
+    }
+    Ok(())
+}

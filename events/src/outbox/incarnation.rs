@@ -17,6 +17,7 @@ use crate::{
         segments::sync_dir,
         store::Home,
     },
+    private,
 };
 
 /// The file in each directory that its holder locks.
@@ -38,7 +39,7 @@ pub(super) fn create(
             source,
         }
     };
-    fs::create_dir_all(&dir).map_err(failed("create"))?;
+    private::create_dir_all(&dir).map_err(failed("create"))?;
     let lock = lock(&dir)
         .and_then(|lock| lock.ok_or_else(|| io::ErrorKind::WouldBlock.into()))
         .map_err(failed("lock"))?;
@@ -68,7 +69,7 @@ pub(super) fn adopt_abandoned(dir: &Path, joint: &Arc<Joint>) -> Result<Vec<Adop
             source,
         }
     };
-    fs::create_dir_all(dir).map_err(failed("create", dir))?;
+    private::create_dir_all(dir).map_err(failed("create", dir))?;
     let mut adopted = Vec::new();
     for (id, dir) in directories(dir).map_err(failed("list", dir))? {
         let Some(lock) = lock(&dir).map_err(failed("lock", &dir))? else {
@@ -101,7 +102,7 @@ fn directories(dir: &Path) -> io::Result<Vec<(OutboxId, PathBuf)>> {
 
 /// Locks a directory; `None` when someone else holds it.
 fn lock(dir: &Path) -> io::Result<Option<File>> {
-    let file = File::options()
+    let file = private::options()
         .create(true)
         .truncate(false)
         .write(true)

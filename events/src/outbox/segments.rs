@@ -16,6 +16,7 @@ use crate::{
         disk, head,
         segment::{FIXED_BYTES, Kind, Mark, PREFIX_BYTES, StoredRecord},
     },
+    private,
 };
 
 /// Largest segment that is still appended to: 16 MiB, so that space is freed in small steps.
@@ -139,7 +140,7 @@ impl Segments {
             }
         }
         let path = self.path(number);
-        let file = File::options()
+        let file = private::options()
             .create_new(true)
             .read(true)
             .write(true)

@@ -7,7 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use nexus_events::clock::{SharedClock, UnixMillis};
+use nexus_events::{
+    clock::{SharedClock, UnixMillis},
+    private,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Fold;
@@ -44,7 +47,7 @@ impl Disk {
     /// The folder cannot be made.
     pub fn below(data_dir: &Path, clock: SharedClock) -> anyhow::Result<Self> {
         let dir = data_dir.join("config");
-        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        private::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         Ok(Self {
             path: dir.join("snapshot.json"),
             clock,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use nexus_events::private;
 
 use crate::data_dir::write_whole;
 
@@ -22,7 +23,7 @@ impl Files {
     /// It cannot be made.
     pub fn below(data_dir: &Path) -> anyhow::Result<Self> {
         let dir = data_dir.join("nats");
-        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        private::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         Ok(Self { dir })
     }
 

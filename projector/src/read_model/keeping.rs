@@ -177,6 +177,7 @@ impl ReadModel {
         let current = database::current(self.dir()).map_err(|error| ReadError::Unavailable {
             reason: error.to_string(),
         })?;
+        database::create(path).map_err(sqlx::Error::from)?;
         let mut source = database::copier_options(&current.path).connect().await?;
         sqlx::query("VACUUM INTO ?")
             .bind(path.to_string_lossy())

@@ -21,6 +21,7 @@ use std::{
 
 use crate::{
     outbox::{Store, segments::sync_dir},
+    private,
     subject::Lane,
 };
 
@@ -106,7 +107,7 @@ impl Note {
     }
 
     fn create(&mut self, stream_created_ns: i128) -> io::Result<()> {
-        let file = File::options()
+        let file = private::options()
             .create(true)
             .truncate(false)
             .write(true)
