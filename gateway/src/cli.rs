@@ -41,7 +41,7 @@ pub enum Command {
     Verify(Box<Verify>),
     /// Rebuild the read model from the log beside the live one and swap it in; or the state as of a moment
     Replay(Box<Replay>),
-    /// Read the log: tail
+    /// Read the log, and bring in what it lacks: tail, reship
     #[command(subcommand)]
     Events(EventsCommand),
     /// Backups of the read model: now, list
@@ -130,6 +130,19 @@ mod tests {
                 let flag = argument.get_long().unwrap_or_default();
                 let flag = flag.to_uppercase().replace('-', "_");
                 assert_eq!(variable.to_string_lossy(), format!("NEXUS_{flag}"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_command_can_do_is_told_beside_its_name() {
+        let cli = <Cli as CommandFactory>::command();
+        for command in cli.get_subcommands() {
+            let about = command.get_about().map(ToString::to_string);
+            for part in command.get_subcommands() {
+                let (command, part) = (command.get_name(), part.get_name());
+                let about = about.as_deref().unwrap_or_default();
+                assert!(about.contains(part), "{command} {part}: {about}");
             }
         }
     }
