@@ -67,7 +67,7 @@ async fn now(folders: &Folders) -> anyhow::Result<()> {
     let manifest = backup_now(&settings, &log, &clock)
         .await
         .context("take a backup")?;
-    banner::out(&line(&manifest));
+    banner::out(&line(&manifest))?;
     Ok(())
 }
 
@@ -77,7 +77,7 @@ fn list(folders: &Folders) -> anyhow::Result<()> {
         .list()
         .with_context(|| format!("read {}", dir.display()))?;
     for manifest in backups {
-        banner::out(&line(&manifest));
+        banner::out(&line(&manifest))?;
     }
     Ok(())
 }

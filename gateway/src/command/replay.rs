@@ -66,7 +66,7 @@ impl Replay {
                 moment.to_rfc3339(),
                 outcome.as_of,
                 into.display()
-            ));
+            ))?;
             return Ok(ExitCode::SUCCESS);
         }
         let dir = self.reach.read_model_dir(self.read_model_dir.as_deref());
@@ -81,7 +81,7 @@ impl Replay {
             "the replayed read model is current"
         } else {
             "the replayed read model is ready; the projector takes it over as soon as it can"
-        });
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

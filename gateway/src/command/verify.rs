@@ -40,13 +40,13 @@ impl Verify {
         banner::out(&format!(
             "read {} events up to {}; compared {} rows",
             verdict.events, verdict.as_of, verdict.rows
-        ));
+        ))?;
         let beyond = verdict.beyond();
         if beyond > 0 {
             banner::out(&format!(
                 "the log goes on beyond that, up to {}: about {beyond} events that the projector has not applied",
                 verdict.ends
-            ));
+            ))?;
         }
         let Some(Difference {
             table,
@@ -56,7 +56,7 @@ impl Verify {
             events,
         }) = verdict.difference
         else {
-            banner::out("the read model is what the log says");
+            banner::out("the read model is what the log says")?;
             return Ok(ExitCode::SUCCESS);
         };
         let kind = if whole_table { "table" } else { "row" };
@@ -65,12 +65,12 @@ impl Verify {
             "the read model differs from the log, first in table {table}:\n  live     {}\n  rebuilt  {}",
             shown(live),
             shown(rebuilt)
-        ));
+        ))?;
         if events.is_empty() && !whole_table {
-            banner::out("  it is a sum over the whole log: no single event explains it");
+            banner::out("  it is a sum over the whole log: no single event explains it")?;
         }
         for event in events {
-            banner::out(&format!("  from {event}"));
+            banner::out(&format!("  from {event}"))?;
         }
         Ok(ExitCode::FAILURE)
     }
