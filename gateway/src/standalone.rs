@@ -22,7 +22,7 @@ use crate::{
         name::{ARCHIVER, GATEWAY, PROJECTOR, STANDALONE},
         projector,
     },
-    settings::{GatewaySettings, NatsSync},
+    settings::{GatewaySettings, NatsSync, RoleSettings},
 };
 
 /// Runs until it is told to stop.
@@ -32,14 +32,7 @@ use crate::{
 pub async fn run(command: StandaloneCommand) -> anyhow::Result<ExitCode> {
     let mut role = command.role;
     if role.nats_url().is_none() {
-        if role.stream_replicas > 1 {
-            anyhow::bail!(
-                "NEXUS_STREAM_REPLICAS is {}, but the nats-server that this starts is alone: set it to 1, or NEXUS_NATS_URL to a cluster",
-                role.stream_replicas
-            );
-        }
-        // Its own server is set up so.
-        role.nats_sync = NatsSync::Always;
+        on_own_server(&mut role)?;
     }
     command.gateway.admin_key()?;
     command.gateway.upstream_roots()?;
@@ -103,4 +96,15 @@ pub async fn run(command: StandaloneCommand) -> anyhow::Result<ExitCode> {
         server.stop().await;
     }
     code
+}
+
+/// What the settings are with a server of its own, which is alone and syncs each event.
+fn on_own_server(role: &mut RoleSettings) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        role.stream_replicas <= 1,
+        "NEXUS_STREAM_REPLICAS is {}, but the nats-server that this starts is alone: set it to 1, or NEXUS_NATS_URL to a cluster",
+        role.stream_replicas
+    );
+    role.nats_sync = NatsSync::Always;
+    Ok(())
 }
