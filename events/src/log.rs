@@ -10,6 +10,7 @@
 
 pub mod bodies;
 pub mod history;
+pub mod known;
 pub mod lease;
 pub mod publish;
 pub mod read;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 
 use crate::clock::UnixMillis;
 
+pub use known::{Known, KnownError};
 pub use lease::{Holding, Lease, LeaseError, LeaseTimes};
 pub use publish::{Expected, PublishError};
 pub use read::{Live, ReadError, Reader};
@@ -141,6 +143,8 @@ pub struct Message {
     pub sequence: u64,
     /// When the broker stored it.
     pub time: UnixMillis,
+    /// The same in nanoseconds: with its sequence, which message it is.
+    pub stored_ns: i64,
     /// Its subject.
     pub subject: String,
     /// Its payload: an event's envelope, or a cursor.
@@ -152,15 +156,21 @@ pub struct Message {
 impl Message {
     /// A message as the broker's own interface gives it.
     fn stored(message: StreamMessage) -> Self {
-        let nanos = message.time.unix_timestamp_nanos();
+        let stored_ns = nanoseconds(message.time.unix_timestamp_nanos());
         Self {
             sequence: message.sequence,
-            time: UnixMillis::from_millis(i64::try_from(nanos / 1_000_000).unwrap_or(0)),
+            time: UnixMillis::from_millis(stored_ns / 1_000_000),
+            stored_ns,
             subject: message.subject.to_string(),
             payload: message.payload,
             pending: 0,
         }
     }
+}
+
+/// The broker's own times are those of its clock: they fit until the year 2262.
+fn nanoseconds(since_1970: i128) -> i64 {
+    i64::try_from(since_1970).unwrap_or(0)
 }
 
 /// Where a stream stands.

@@ -15,6 +15,7 @@ pub mod disk;
 pub mod first_key;
 pub mod fold;
 pub mod follow;
+mod revoked;
 pub mod snapshot;
 
 use std::sync::{

@@ -208,6 +208,7 @@ impl Writer {
         let position = StreamPosition {
             created_ns: origin.created_ns,
             sequence: last.message.sequence,
+            stored_ns: Some(last.message.stored_ns),
             first_ms: position.map_or(first.message.time.as_millis(), |position| position.first_ms),
         };
         let mut batch = Batch {

@@ -2,12 +2,14 @@
 //!
 //! The checkpoint is committed with the effects of the events that it covers.
 //! The stream's creation time goes with it, because the sequences of a stream
-//! that was created anew mean other events. Positions in an outbox's lane grow
+//! that was created anew mean other events; and the time at which the broker
+//! stored the last event, because a stream that was put back from an older copy
+//! gives the same sequences to other events. Positions in an outbox's lane grow
 //! by one; a jump is proof that something was lost on the way to the log.
 
 use std::collections::{BTreeMap, HashMap};
 
-use nexus_events::{id::OutboxId, subject::Stream};
+use nexus_events::{id::OutboxId, log::Known, subject::Stream};
 use sqlx::SqliteConnection;
 
 use crate::position::{AsOf, STREAMS};
@@ -24,6 +26,9 @@ pub struct StreamPosition {
     pub created_ns: i64,
     /// The last sequence that was applied.
     pub sequence: u64,
+    /// When the event with that sequence was stored, nanoseconds since 1970; `None`: a version wrote
+    /// it that did not keep that.
+    pub stored_ns: Option<i64>,
     /// When the first message that was read had been stored, milliseconds since 1970.
     pub first_ms: i64,
 }
@@ -84,6 +89,7 @@ struct Row {
     outbox: String,
     created_ns: i64,
     sequence: i64,
+    stored_ns: Option<i64>,
     first_ms: i64,
     position: i64,
     gaps: i64,
@@ -106,7 +112,8 @@ impl Checkpoint {
             return Ok(None);
         }
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT stream, outbox, created_ns, sequence, first_ms, position, gaps FROM checkpoint",
+            "SELECT stream, outbox, created_ns, sequence, stored_ns, first_ms, position, gaps
+             FROM checkpoint",
         )
         .fetch_all(&mut *connection)
         .await?;
@@ -135,6 +142,7 @@ impl Checkpoint {
             let position = StreamPosition {
                 created_ns: row.created_ns,
                 sequence: unsigned(row.sequence),
+                stored_ns: row.stored_ns,
                 first_ms: row.first_ms,
             };
             self.streams.insert(stream, position);
@@ -144,6 +152,16 @@ impl Checkpoint {
     /// Where a stream was read to.
     pub fn stream(&self, stream: Stream) -> Option<StreamPosition> {
         self.streams.get(&stream).copied()
+    }
+
+    /// What a stream must still be for this database to be read on from it.
+    pub(crate) fn known(&self, stream: Stream) -> Known {
+        self.stream(stream)
+            .map_or_else(Known::default, |position| Known {
+                created_ns: Some(position.created_ns.into()),
+                sequence: position.sequence,
+                stored_ns: position.stored_ns,
+            })
     }
 
     /// The last sequence of each stream.
@@ -217,6 +235,8 @@ impl Checkpoint {
     ) -> Result<(), sqlx::Error> {
         let row = |outbox: String, sequence: u64, lane: u64, gaps: u64| Row {
             stream: stream.name().to_owned(),
+            // Only the stream's own row is held against the stream.
+            stored_ns: position.stored_ns.filter(|_| outbox.is_empty()),
             outbox,
             created_ns: position.created_ns,
             sequence: signed(sequence),
@@ -242,16 +262,18 @@ impl Checkpoint {
 async fn write(connection: &mut SqliteConnection, row: Row) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO checkpoint
-             (stream, outbox, created_ns, sequence, first_ms, position, gaps, apply_version)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+             (stream, outbox, created_ns, sequence, stored_ns, first_ms, position, gaps,
+              apply_version)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO UPDATE SET created_ns = excluded.created_ns, sequence = excluded.sequence,
-             first_ms = excluded.first_ms, position = excluded.position, gaps = excluded.gaps,
+             stored_ns = excluded.stored_ns, first_ms = excluded.first_ms, position = excluded.position, gaps = excluded.gaps,
              apply_version = excluded.apply_version",
     )
     .bind(row.stream)
     .bind(row.outbox)
     .bind(row.created_ns)
     .bind(row.sequence)
+    .bind(row.stored_ns)
     .bind(row.first_ms)
     .bind(row.position)
     .bind(row.gaps)
@@ -284,6 +306,7 @@ mod tests {
         Advance::of(StreamPosition {
             created_ns: 1,
             sequence: 10,
+            stored_ns: None,
             first_ms,
         })
     }

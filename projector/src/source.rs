@@ -3,7 +3,7 @@
 use nexus_events::{
     envelope::Envelope,
     id::RequestId,
-    log::{Live, Log, LogError, Message, ReadError, Reader},
+    log::{KnownError, Live, Log, LogError, Message, ReadError, Reader},
     subject::Stream,
 };
 use tokio::time::Duration;
@@ -57,6 +57,16 @@ pub enum Misfit {
         /// The last sequence of the stream.
         last: u64,
     },
+    /// The database holds events that the stream does not have any more, and the stream has others.
+    #[error(
+        "the read model holds {stream} up to {applied}, but the stream does not hold that event: its tail is lost, and it has grown again since; restore the stream, or delete the read model to have it built from what is left"
+    )]
+    TailReplaced {
+        /// The stream.
+        stream: Stream,
+        /// The last sequence that was applied.
+        applied: u64,
+    },
 }
 
 impl From<ReadError> for Misfit {
@@ -68,6 +78,10 @@ impl From<ReadError> for Misfit {
                 applied: read,
                 last,
             },
+            ReadError::TailReplaced { stream, read } => Self::TailReplaced {
+                stream,
+                applied: read,
+            },
         }
     }
 }
@@ -78,29 +92,21 @@ impl Source {
     /// # Errors
     /// [`Misfit`].
     pub(crate) async fn open(log: &Log, stream: Stream, writer: &Writer) -> Result<Self, Misfit> {
+        let known = writer.checkpoint().known(stream);
         let state = loop {
-            match log.stream_state(stream).await {
+            match log.known_stream(stream, known).await {
                 Ok(state) => break state,
-                Err(error) => wait(&error, "the projector waits for the broker").await,
+                Err(KnownError::Other(error)) => return Err(error.into()),
+                Err(KnownError::Log(error)) => {
+                    wait(&error, "the projector waits for the broker").await;
+                }
             }
         };
         let created_ns = i64::try_from(state.created_ns).unwrap_or(i64::MAX);
-        let known = writer.checkpoint().stream(stream);
-        let applied = known.map_or(0, |known| known.sequence);
-        if known.is_some_and(|known| known.created_ns != created_ns) {
-            return Err(Misfit::StreamRecreated { stream });
-        }
-        if applied > state.last_sequence {
-            let last = state.last_sequence;
-            return Err(Misfit::TailLost {
-                stream,
-                applied,
-                last,
-            });
-        }
         let reader = log
-            .reader(stream, None, applied)
-            .of_stream_created(state.created_ns);
+            .reader(stream, None, known.sequence)
+            .of_stream_created(state.created_ns)
+            .of_message_stored(known.stored_ns);
         let origin = Origin { stream, created_ns };
         Ok(Self { origin, reader })
     }

@@ -76,6 +76,7 @@ impl MemoryLog {
         messages.push(Entry::from(Message {
             sequence,
             time: UnixMillis::from_millis(TODAY),
+            stored_ns: TODAY * 1_000_000,
             subject: subject.to_owned(),
             payload: Bytes::from(payload),
             pending: 0,

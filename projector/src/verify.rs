@@ -12,7 +12,7 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use nexus_events::{
-    log::{Log, LogError},
+    log::{KnownError, Log, LogError},
     subject::Stream,
 };
 use serde::Serialize;
@@ -173,13 +173,13 @@ async fn rebuild_until(log: &Log, path: &Path, until: AsOf) -> Result<u64, Verif
 async fn first_sequences(log: &Log, checkpoint: &Checkpoint) -> Result<AsOf, VerifyError> {
     let mut first = AsOf::default();
     for stream in STREAMS {
-        let state = log.stream_state(stream).await?;
-        let recreated = checkpoint
-            .stream(stream)
-            .is_some_and(|known| i128::from(known.created_ns) != state.created_ns);
-        if recreated {
-            return Err(BuildError::Misfit(Misfit::StreamRecreated { stream }).into());
-        }
+        let state = match log.known_stream(stream, checkpoint.known(stream)).await {
+            Ok(state) => state,
+            Err(KnownError::Other(error)) => {
+                return Err(BuildError::Misfit(Misfit::from(error)).into());
+            }
+            Err(KnownError::Log(error)) => return Err(error.into()),
+        };
         first.set(stream, state.first_sequence);
     }
     Ok(first)

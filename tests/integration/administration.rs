@@ -5,6 +5,7 @@ mod access;
 mod dangling;
 mod full;
 mod hang_up;
+mod put_back;
 mod secrets;
 mod several;
 mod shell;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use nexus_events::{
-    log::{Log, LogSettings, Message},
+    log::{Known, KnownError, Log, LogSettings, Message, ReadError},
     subject::Stream,
 };
 use nexus_tests::lossy::Lossy;
@@ -87,5 +87,70 @@ async fn large_messages_come_in_batches_that_fit_into_memory() -> Result<()> {
         read.extend(batch.iter().filter_map(|message| message.payload.first()));
     }
     ensure!(read.iter().copied().eq(0..40), "{read:?}");
+    Ok(())
+}
+
+/// What a reader would know of a stream whose event `sequence` it read last.
+fn known(messages: &[Message], sequence: usize) -> Known {
+    Known {
+        created_ns: None,
+        sequence: messages[sequence - 1].sequence,
+        stored_ns: Some(messages[sequence - 1].stored_ns),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_known_by_the_event_that_was_read_last() -> Result<()> {
+    let broker = Broker::start().await?;
+    let log = numbered(&broker).await?;
+    let mut reader = log.reader(Stream::Exchanges, None, 0);
+    let mut read = Vec::new();
+    while read.len() < EVENTS {
+        read.extend(tokio::time::timeout(BOUND, reader.next_batch(EVENTS)).await??);
+    }
+    let exchanges = Stream::Exchanges;
+    log.known_stream(exchanges, known(&read, 10)).await?;
+    log.known_stream(exchanges, Known::default()).await?;
+    let other = Known {
+        sequence: 11,
+        ..known(&read, 10)
+    };
+    let refused = log.known_stream(exchanges, other).await;
+    ensure!(
+        matches!(
+            refused,
+            Err(KnownError::Other(ReadError::TailReplaced { read: 11, .. }))
+        ),
+        "{refused:?}"
+    );
+    // A reader is told the same, and asks for itself when it begins again.
+    let mut reader = log
+        .reader(exchanges, None, 11)
+        .of_message_stored(other.stored_ns);
+    let refused = tokio::time::timeout(BOUND, reader.next_batch(1)).await?;
+    ensure!(
+        matches!(refused, Err(ReadError::TailReplaced { .. })),
+        "{refused:?}"
+    );
+
+    // In place of an event there was a cursor, and it has been rolled up; older events are there.
+    let context = async_nats::jetstream::new(broker.client().await?);
+    let stream = context.get_stream(exchanges.name()).await?;
+    stream.delete_message(10).await?;
+    let refused = log.known_stream(exchanges, known(&read, 10)).await;
+    ensure!(
+        matches!(
+            refused,
+            Err(KnownError::Other(ReadError::TailReplaced { .. }))
+        ),
+        "{refused:?}"
+    );
+    // Retention takes all the older ones as well.
+    log.purge(exchanges, exchanges.events(), 200).await?;
+    log.known_stream(exchanges, known(&read, 10)).await?;
+    log.known_stream(exchanges, known(&read, 199)).await?;
+    log.known_stream(exchanges, known(&read, 200)).await?;
+    log.purge(exchanges, exchanges.events(), 1_000).await?;
+    log.known_stream(exchanges, known(&read, EVENTS)).await?;
     Ok(())
 }

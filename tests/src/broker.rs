@@ -173,6 +173,52 @@ impl Broker {
     }
 }
 
+/// An older state of a broker's store.
+#[derive(Debug)]
+pub struct StoreCopy(TempDir);
+
+impl Broker {
+    /// Stops the server, copies its store, and starts it again.
+    ///
+    /// # Errors
+    ///
+    /// When it does not stop or come up, or the store cannot be read.
+    pub async fn copy_store(&mut self) -> Result<StoreCopy> {
+        self.stop().await?;
+        let copy = tempfile::tempdir().context("failed to create a folder for the copy")?;
+        copy_folder(&self.store(), &copy.path().join("store"))?;
+        self.restart().await?;
+        Ok(StoreCopy(copy))
+    }
+
+    /// Stops the server and starts it with a store that was copied before, as who restores a backup.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::copy_store`].
+    pub async fn put_back(&mut self, copy: &StoreCopy) -> Result<()> {
+        self.stop().await?;
+        std::fs::remove_dir_all(self.store()).context("failed to remove the store")?;
+        copy_folder(&copy.0.path().join("store"), &self.store())?;
+        self.restart().await
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir(to).with_context(|| format!("failed to make {}", to.display()))?;
+    for entry in std::fs::read_dir(from)? {
+        let (entry, to) = (entry?.path(), to.to_owned());
+        let to = to.join(entry.file_name().context("a file without a name")?);
+        if entry.is_dir() {
+            copy_folder(&entry, &to)?;
+        } else {
+            std::fs::copy(&entry, &to)
+                .with_context(|| format!("failed to copy {}", entry.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// A client that comes back quickly, for tests; several addresses are separated by commas.
 ///
 /// # Errors

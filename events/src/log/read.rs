@@ -26,7 +26,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use crate::{
     clock::UnixMillis,
-    log::{Log, LogError, Message},
+    log::{Known, KnownError, Log, LogError, Message, nanoseconds},
     subject::Stream,
 };
 
@@ -70,6 +70,16 @@ pub enum ReadError {
         /// The sequence that was read last.
         read: u64,
     },
+    /// The stream has another message where the last one was read: its tail is lost, and it grew again.
+    #[error(
+        "stream {stream} does not hold the event {read} that was read from it: its tail is lost, and it has grown again since"
+    )]
+    TailReplaced {
+        /// The stream.
+        stream: Stream,
+        /// The sequence that was read last.
+        read: u64,
+    },
 }
 
 /// Reads one stream in order.
@@ -80,6 +90,8 @@ pub struct Reader {
     filter: String,
     /// The last stream sequence given out; the next consumer starts after it.
     after: u64,
+    /// When the message with that sequence was stored, if it is known.
+    after_ns: Option<i64>,
     created_ns: Option<i128>,
     source: Option<Source>,
     live: Live,
@@ -124,6 +136,7 @@ impl Log {
             stream,
             filter: filter.unwrap_or_else(|| stream.events().to_owned()),
             after,
+            after_ns: None,
             created_ns: None,
             source: None,
             live: Live::default(),
@@ -136,6 +149,13 @@ impl Reader {
     #[must_use]
     pub const fn of_stream_created(mut self, created_ns: i128) -> Self {
         self.created_ns = Some(created_ns);
+        self
+    }
+
+    /// Refuses to go on when the message after which it reads was stored at another moment.
+    #[must_use]
+    pub const fn of_message_stored(mut self, stored_ns: Option<i64>) -> Self {
+        self.after_ns = stored_ns;
         self
     }
 
@@ -186,7 +206,7 @@ impl Reader {
             }
             let batch = self.fill(max).await;
             if let Some(last) = batch.last() {
-                self.after = last.sequence;
+                (self.after, self.after_ns) = (last.sequence, Some(last.stored_ns));
                 return Ok(batch);
             }
             self.forget();
@@ -216,12 +236,11 @@ impl Reader {
                 Ok(info) if info.consumer_sequence == source.next => {
                     source.next += 1;
                     bytes = bytes.saturating_add(message.payload.len());
+                    let stored_ns = nanoseconds(info.published.unix_timestamp_nanos());
                     batch.push(Message {
                         sequence: info.stream_sequence,
-                        time: UnixMillis::from_millis(
-                            i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000)
-                                .unwrap_or(0),
-                        ),
+                        time: UnixMillis::from_millis(stored_ns / 1_000_000),
+                        stored_ns,
                         pending: info.pending,
                         subject: message.subject.to_string(),
                         payload: message.payload.clone(),
@@ -245,19 +264,13 @@ impl Reader {
     }
 
     async fn open(&mut self) -> Result<Source, OpenError> {
-        let state = self.log.stream_state(self.stream).await?;
-        if *self.created_ns.get_or_insert(state.created_ns) != state.created_ns {
-            return Err(OpenError::Final(ReadError::StreamRecreated {
-                stream: self.stream,
-            }));
-        }
-        if self.after > state.last_sequence {
-            return Err(OpenError::Final(ReadError::TailLost {
-                stream: self.stream,
-                last: state.last_sequence,
-                read: self.after,
-            }));
-        }
+        let known = Known {
+            created_ns: self.created_ns,
+            sequence: self.after,
+            stored_ns: self.after_ns,
+        };
+        let state = self.log.known_stream(self.stream, known).await?;
+        self.created_ns = Some(state.created_ns);
         let config = pull::Config {
             ack_policy: AckPolicy::None,
             deliver_policy: DeliverPolicy::ByStartSequence {
@@ -292,6 +305,15 @@ impl Reader {
 enum OpenError {
     Final(ReadError),
     Passing(LogError),
+}
+
+impl From<KnownError> for OpenError {
+    fn from(error: KnownError) -> Self {
+        match error {
+            KnownError::Other(error) => Self::Final(error),
+            KnownError::Log(error) => Self::Passing(error),
+        }
+    }
 }
 
 impl From<LogError> for OpenError {

@@ -27,6 +27,10 @@ pub struct Stored {
     version: u32,
     /// When the stream was created, nanoseconds since 1970: which stream it is a copy of.
     pub stream_created_ns: i128,
+    /// When the broker stored the last event in it, nanoseconds since 1970; `None`: a version wrote
+    /// the copy that did not keep that.
+    #[serde(default)]
+    pub stored_ns: Option<i64>,
     /// When the copy was written.
     pub written_ms: UnixMillis,
     /// The state.
@@ -75,10 +79,11 @@ impl Disk {
     }
 
     /// Writes the copy; a failure is told and costs nothing but the start without a broker.
-    pub fn store(&self, stream_created_ns: i128, fold: &Fold) {
+    pub fn store(&self, stream_created_ns: i128, stored_ns: Option<i64>, fold: &Fold) {
         let stored = Stored {
             version: VERSION,
             stream_created_ns,
+            stored_ns,
             written_ms: self.clock.now(),
             fold: fold.clone(),
         };
@@ -107,11 +112,21 @@ mod tests {
         assert!(disk.load().is_none());
         let mut fold = Fold::default();
         fold.apply(7, b"garbage").unwrap_err();
-        disk.store(11, &fold);
+        disk.store(11, Some(12), &fold);
         let stored = disk.load().unwrap();
         assert_eq!(
             (stored.fold, stored.stream_created_ns, stored.written_ms),
             (fold, 11, now)
+        );
+        assert_eq!(stored.stored_ns, Some(12));
+        let text = std::fs::read_to_string(&disk.path).unwrap();
+        let older = text.replace(r#""stored_ns":12,"#, "");
+        assert_ne!(older, text);
+        std::fs::write(&disk.path, older).unwrap();
+        assert_eq!(
+            disk.load().unwrap().stored_ns,
+            None,
+            "an older one is read, too"
         );
         std::fs::write(dir.path().join("config/snapshot.json"), b"{").unwrap();
         assert!(disk.load().is_none());

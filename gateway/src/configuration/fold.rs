@@ -9,7 +9,10 @@
 
 mod alternatives;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use nexus_events::{
     config_event::{
@@ -128,6 +131,13 @@ impl Fold {
             None => {}
         }
         Ok(())
+    }
+
+    /// Takes those keys away, whatever the events say; tells whether one was there.
+    pub(super) fn revoke(&mut self, revoked: &BTreeSet<KeyId>) -> bool {
+        let before = self.keys.len();
+        self.keys.retain(|id, _| !revoked.contains(id));
+        self.keys.len() < before
     }
 
     /// Stream sequence of the last change of any resource of a kind; 0 when there was none ever.

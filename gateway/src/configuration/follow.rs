@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nexus_events::{
     clock::{SharedClock, UnixMillis},
-    log::{Log, LogError, Message, ReadError, Reader, StreamState},
+    log::{Known, KnownError, Log, LogError, Message, ReadError, Reader},
     seal::MasterKey,
     subject::Stream,
 };
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Configuration, Fold,
     bootstrap::{Bootstrap, BootstrapError},
-    disk::{Disk, Stored},
+    disk::Disk,
     first_key::FirstKey,
     fold::FoldError,
 };
@@ -36,9 +36,11 @@ pub enum FollowError {
     /// The broker is away, or it is not one that will do.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The stream is not the one that was followed so far.
-    #[error(transparent)]
-    Read(#[from] ReadError),
+    /// The stream is not the one that was followed so far, or has lost its tail.
+    #[error(
+        "{0}; this gateway goes on with the configuration that it knew and takes no change: restore the stream, or stop the gateway, remove config/snapshot.json from its data directory and start it again to go on with what the stream holds"
+    )]
+    Read(ReadError),
     /// What an installation needs could not be put there.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
@@ -62,19 +64,43 @@ impl FollowError {
             Self::Read(_) | Self::Fold(_) | Self::OtherStream => false,
         }
     }
+
+    /// Whether a gateway begins with its copy all the same: with what it would go on with, had it
+    /// found that out while it was running.
+    pub const fn leaves_copy(&self) -> bool {
+        self.is_passing() || matches!(self, Self::Read(_))
+    }
+}
+
+impl From<ReadError> for FollowError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<KnownError> for FollowError {
+    fn from(error: KnownError) -> Self {
+        match error {
+            KnownError::Other(ReadError::StreamRecreated { .. }) => Self::OtherStream,
+            KnownError::Other(error) => Self::Read(error),
+            KnownError::Log(error) => Self::Log(error),
+        }
+    }
 }
 
 /// Follows the stream.
 #[derive(Debug)]
 pub struct Follower {
-    log: Log,
-    master: MasterKey,
+    pub(super) log: Log,
+    pub(super) master: MasterKey,
     clock: SharedClock,
-    disk: Disk,
+    pub(super) disk: Disk,
     bootstrap: Bootstrap,
-    fold: Fold,
+    pub(super) fold: Fold,
     /// Identity of the stream that the fold comes from; `None` before the first contact.
     stream_created_ns: Option<i128>,
+    /// When the broker stored the last event of the fold, if it is known.
+    stored_ns: Option<i64>,
     /// When the fold was known to be all there is.
     newest_at: UnixMillis,
     prepared: bool,
@@ -98,26 +124,25 @@ pub struct Parts {
 impl Follower {
     /// A follower that begins with the copy on disk, if there is one.
     pub fn new(parts: Parts) -> Self {
-        let (fold, stream_created_ns, newest_at) = match parts.disk.load() {
-            Some(Stored {
-                fold,
-                stream_created_ns,
-                written_ms,
-                ..
-            }) => (fold, Some(stream_created_ns), written_ms),
-            None => (Fold::default(), None, UnixMillis::from_millis(0)),
-        };
-        Self {
+        let mut follower = Self {
             log: parts.log,
             master: parts.master,
             clock: parts.clock,
             disk: parts.disk,
             bootstrap: parts.bootstrap,
-            fold,
-            stream_created_ns,
-            newest_at,
+            fold: Fold::default(),
+            stream_created_ns: None,
+            stored_ns: None,
+            newest_at: UnixMillis::from_millis(0),
             prepared: false,
+        };
+        if let Some(copy) = follower.disk.load() {
+            follower.fold = copy.fold;
+            follower.stream_created_ns = Some(copy.stream_created_ns);
+            follower.stored_ns = copy.stored_ns;
+            follower.newest_at = copy.written_ms;
         }
+        follower
     }
 
     /// The configuration as far as it is known; `None` for one that nothing can be served by.
@@ -161,7 +186,7 @@ impl Follower {
     /// # Errors
     /// Only what waiting cannot mend; the configuration then stays as it is.
     pub async fn run(
-        mut self,
+        &mut self,
         configuration: &Configuration,
         stop: &CancellationToken,
     ) -> Result<(), FollowError> {
@@ -187,7 +212,7 @@ impl Follower {
             loop {
                 let batch = self.news(&mut reader, configuration).await?;
                 for message in &batch {
-                    self.apply(message.sequence, &message.payload);
+                    self.apply(message);
                 }
                 configuration.replace(self.fold.snapshot(&self.master)?);
                 if batch.last().is_none_or(|message| message.pending == 0) {
@@ -231,41 +256,47 @@ impl Follower {
     }
 
     async fn read_to_end(&mut self) -> Result<(), FollowError> {
-        let state: StreamState = self.log.stream_state(Stream::Config).await?;
-        match self.stream_created_ns {
-            Some(created_ns) if created_ns != state.created_ns => {
-                return Err(FollowError::OtherStream);
-            }
-            Some(_) => {}
-            None => self.stream_created_ns = Some(state.created_ns),
-        }
+        let known = Known {
+            created_ns: self.stream_created_ns,
+            sequence: self.fold.sequence(),
+            stored_ns: self.stored_ns,
+        };
+        let state = self.log.known_stream(Stream::Config, known).await?;
+        self.stream_created_ns = Some(state.created_ns);
         let mut reader = self.reader();
         while self.fold.sequence() < state.last_sequence {
             for message in reader.next_batch(BATCH_MAX).await? {
-                self.apply(message.sequence, &message.payload);
+                self.apply(&message);
             }
         }
         Ok(())
     }
 
     fn reader(&self) -> Reader {
-        let reader = self.log.reader(Stream::Config, None, self.fold.sequence());
+        let reader = self
+            .log
+            .reader(Stream::Config, None, self.fold.sequence())
+            .of_message_stored(self.stored_ns);
         match self.stream_created_ns {
             Some(created_ns) => reader.of_stream_created(created_ns),
             None => reader,
         }
     }
 
-    fn apply(&mut self, sequence: u64, payload: &[u8]) {
-        if let Err(error) = self.fold.apply(sequence, payload) {
+    fn apply(&mut self, message: &Message) {
+        let sequence = message.sequence;
+        if sequence > self.fold.sequence() {
+            self.stored_ns = Some(message.stored_ns);
+        }
+        if let Err(error) = self.fold.apply(sequence, &message.payload) {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, sequence, "left a configuration event aside");
         }
     }
 
-    fn store_copy(&self) {
+    pub(super) fn store_copy(&self) {
         if let Some(created_ns) = self.stream_created_ns {
-            self.disk.store(created_ns, &self.fold);
+            self.disk.store(created_ns, self.stored_ns, &self.fold);
         }
     }
 }

@@ -297,7 +297,7 @@ async fn configured(
                     .context("the log holds no message key")?;
                 return Ok((configuration, first_key));
             }
-            (Err(error), Some(copy)) if error.is_passing() => {
+            (Err(error), Some(copy)) if error.leaves_copy() => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "starting with the local copy of the configuration"
@@ -317,12 +317,16 @@ async fn configured(
 }
 
 /// Keeps the configuration up to date; when that cannot go on, traffic does.
-async fn follow(follower: Follower, state: State, over: CancellationToken) {
-    if let Err(error) = Box::pin(follower.run(&state.configuration, &over)).await {
-        let error: &dyn std::error::Error = &error;
-        tracing::error!(error, "the configuration is not followed any more");
-        state.commands.halt(error.to_string());
-    }
+async fn follow(mut follower: Follower, state: State, over: CancellationToken) {
+    let Err(error) = Box::pin(follower.run(&state.configuration, &over)).await else {
+        return;
+    };
+    tracing::error!(
+        error = &error as &dyn std::error::Error,
+        "the configuration is not followed any more"
+    );
+    state.commands.halt(error.to_string());
+    follower.heed_revocations(&state.configuration, &over).await;
 }
 
 /// Finds the conversations that were under way before this start.

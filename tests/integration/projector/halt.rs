@@ -8,6 +8,18 @@ use nexus_tests::{Result, until};
 
 use super::{BOUND, Setup};
 use crate::running::Running;
+use crate::traffic::NOON;
+
+/// Why the projector has halted, once it has.
+async fn halted(running: &Running) -> Result<String> {
+    until("the projector halts", BOUND, async || {
+        match running.status.current().phase {
+            Phase::Halted { reason } => Ok(reason),
+            phase => Err(format!("{phase:?}")),
+        }
+    })
+    .await
+}
 
 #[tokio::test]
 async fn a_stream_that_was_made_anew_halts_the_projector() -> Result<()> {
@@ -21,13 +33,7 @@ async fn a_stream_that_was_made_anew_halts_the_projector() -> Result<()> {
         .await?;
     setup.log.ready(BOUND).await?;
     let running = Running::start(&setup.dir(), &setup.log);
-    let reason = until("the projector halts", BOUND, async || {
-        match running.status.current().phase {
-            Phase::Halted { reason } => Ok(reason),
-            phase => Err(format!("{phase:?}")),
-        }
-    })
-    .await?;
+    let reason = halted(&running).await?;
     assert!(
         reason.contains("NEXUS_EXCHANGES was created anew"),
         "{reason}"
@@ -53,14 +59,71 @@ async fn a_stream_that_lost_its_tail_halts_the_projector() -> Result<()> {
         )
         .await?;
     let running = Running::start(&setup.dir(), &setup.log);
-    let reason = until("the projector halts", BOUND, async || {
-        match running.status.current().phase {
-            Phase::Halted { reason } => Ok(reason),
-            phase => Err(format!("{phase:?}")),
-        }
-    })
-    .await?;
+    let reason = halted(&running).await?;
     assert!(reason.contains("its tail is lost"), "{reason}");
+    running.stop().await
+}
+
+#[tokio::test]
+async fn a_lost_tail_is_no_less_lost_when_the_stream_has_grown_again() -> Result<()> {
+    let mut setup = Setup::new().await?;
+    let running = Running::start(&setup.dir(), &setup.log);
+    let last = setup.exchanges(3).await?;
+    running.applied(last).await?;
+    running.stop().await?;
+    let copy = setup.broker.copy_store().await?;
+    setup.log.ready(BOUND).await?;
+    let running = Running::start(&setup.dir(), &setup.log);
+    let applied = setup.exchanges(3).await?;
+    running.applied(applied).await?;
+    running.stop().await?;
+
+    setup.broker.put_back(&copy).await?;
+    setup.log.ready(BOUND).await?;
+    let running = Running::start(&setup.dir(), &setup.log);
+    let reason = halted(&running).await?;
+    assert!(reason.contains("its tail is lost"), "{reason}");
+    running.stop().await?;
+
+    let grown = setup.exchanges(6).await?;
+    assert!(grown > applied, "{grown} > {applied}");
+    let running = Running::start(&setup.dir(), &setup.log);
+    let reason = halted(&running).await?;
+    assert!(reason.contains("its tail is lost"), "{reason}");
+    assert!(reason.contains(&applied.to_string()), "{reason}");
+    let refused = setup.requests().await;
+    assert!(refused.is_err(), "{refused:?}");
+    running.stop().await?;
+
+    // What is to be done about it stands in the reason.
+    std::fs::remove_dir_all(setup.dir())?;
+    let running = Running::start(&setup.dir(), &setup.log);
+    running.applied(grown).await?;
+    assert_eq!(setup.requests().await?, 9);
+    running.stop().await
+}
+
+#[tokio::test]
+async fn what_retention_takes_is_no_lost_tail() -> Result<()> {
+    let mut setup = Setup::new().await?;
+    let running = Running::start(&setup.dir(), &setup.log);
+    let last = setup.exchanges(3).await?;
+    running.applied(last).await?;
+    running.stop().await?;
+    let events = Stream::Exchanges.events();
+    setup.log.purge(Stream::Exchanges, events, last + 1).await?;
+    let running = Running::start(&setup.dir(), &setup.log);
+    let exchange = setup.traffic.exchange(NOON + 60_000, "and now?").await?;
+    running.applied(exchange.sequence).await?;
+    running.stop().await?;
+    // And a database of a version that did not keep which event was the last.
+    setup
+        .tamper("UPDATE checkpoint SET stored_ns = NULL")
+        .await?;
+    let running = Running::start(&setup.dir(), &setup.log);
+    let exchange = setup.traffic.exchange(NOON + 90_000, "and then?").await?;
+    running.applied(exchange.sequence).await?;
+    assert_eq!(setup.requests().await?, 5);
     running.stop().await
 }
 

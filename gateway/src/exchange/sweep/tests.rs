@@ -103,6 +103,7 @@ fn message(record: &Record, outbox: OutboxId) -> Message {
     Message {
         sequence: 1,
         time: UnixMillis::from_millis(0),
+        stored_ns: 0,
         subject: record.subject.clone(),
         payload: record.shipped(outbox, 1).payload.into(),
         pending: 0,
