@@ -19,6 +19,7 @@ pub mod database;
 mod dead_letter;
 mod dump;
 mod exchange_row;
+mod halt;
 mod handover;
 pub mod live;
 pub mod position;

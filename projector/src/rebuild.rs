@@ -86,8 +86,10 @@ pub(crate) async fn replay(
     progress: &mut (dyn FnMut(AsOf, Applied) + Send),
 ) -> Result<(), BuildError> {
     for stream in STREAMS {
+        // A database that holds enough is held against the log as well: it may hold too much.
+        let source = Source::open(log, stream, writer).await?;
         if writer.as_of().of(stream) < until.of(stream) {
-            replay_stream(log, writer, (stream, until.of(stream)), progress).await?;
+            replay_stream(log, writer, (source, until.of(stream)), progress).await?;
         }
     }
     Ok(())
@@ -96,10 +98,10 @@ pub(crate) async fn replay(
 async fn replay_stream(
     log: &Log,
     writer: &mut Writer,
-    (stream, until): (Stream, u64),
+    (mut source, until): (Source, u64),
     progress: &mut (dyn FnMut(AsOf, Applied) + Send),
 ) -> Result<(), BuildError> {
-    let mut source = Source::open(log, stream, writer).await?;
+    let stream = source.origin.stream;
     while writer.as_of().of(stream) < until {
         let Ok(batch) = timeout(QUIET, source.next()).await else {
             if end(log, stream).await? <= writer.as_of().of(stream) {

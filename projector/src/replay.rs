@@ -101,6 +101,14 @@ pub enum ReplayError {
     /// The new database could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The live read model is not what the log says, so nothing of it can be kept.
+    #[error(
+        "the projector has halted, so no table of the live read model can be kept; replay all of them. It says: {reason}"
+    )]
+    Halted {
+        /// Why it has halted.
+        reason: String,
+    },
     /// The live read model could not be copied.
     #[error("the live read model could not be copied")]
     Copy(#[from] CopyError),

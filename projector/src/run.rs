@@ -7,7 +7,8 @@
 //! A read model that is missing, or was written by another version of the
 //! apply code, is built from the log beside whatever is there. When the log is
 //! not the one that the read model was built from, the projector halts itself
-//! and says why; the process goes on, because traffic does not need it.
+//! and says why; the process goes on, because traffic does not need it. It goes
+//! on when the read model is deleted, or when a replay offers another one.
 
 use std::{
     fs::{File, TryLockError},
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apply::{Applied, Writer, WriterError},
     database::{self, Identity},
+    halt::{self, Another},
     handover, live,
     position::{AsOf, STREAMS},
     read_model::ReadModel,
@@ -45,7 +47,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often the projector looks whether its database is still there: 500 ms.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a database stays after another became current: 1 min, far longer than any query.
 const OLD_DATABASE_KEPT: Duration = Duration::from_mins(1);
@@ -140,17 +142,15 @@ async fn project_until(
                 tracing::warn!("the read model is gone; it is built anew from the log");
             }
             End::Halt(misfit) => {
-                tracing::error!(
-                    error = &misfit as &dyn std::error::Error,
-                    "the projector halts"
-                );
-                let reason = misfit.to_string();
-                if let Err(error) = database::note_halt(dir, Some(&reason)) {
-                    tracing::error!(%error, "readers cannot be told; they answer from what is there");
+                let halted = shutdown.run_until_cancelled(halt::halt(dir, &misfit, status));
+                match halted.await {
+                    None => return Ok(()),
+                    Some(Another::Offered) => tracing::info!("a replayed read model is offered"),
+                    Some(Another::ToBeBuilt) => {
+                        tracing::warn!("the read model is gone; it is built anew from the log");
+                        held = None;
+                    }
                 }
-                status.enter(Phase::Halted { reason });
-                shutdown.cancelled().await;
-                return Ok(());
             }
             End::Failed(error) => {
                 let reason = crate::apply::explain(&error);

@@ -47,7 +47,7 @@ pub enum Misfit {
     },
     /// The database holds more than the stream.
     #[error(
-        "the read model holds {stream} up to {applied}, but the stream ends at {last}: its tail is lost; restore the stream, or delete the read model to have it built from what is left"
+        "the read model holds {stream} up to {applied}, but the stream ends at {last}: its tail is lost; put the stream back as it was and start again, or delete the read model to have it built from what is left"
     )]
     TailLost {
         /// The stream.
@@ -59,7 +59,7 @@ pub enum Misfit {
     },
     /// The database holds events that the stream does not have any more, and the stream has others.
     #[error(
-        "the read model holds {stream} up to {applied}, but the stream does not hold that event: its tail is lost, and it has grown again since; restore the stream, or delete the read model to have it built from what is left"
+        "the read model holds {stream} up to {applied}, but the stream does not hold that event: its tail is lost, and it has grown again since; put the stream back as it was and start again, or delete the read model to have it built from what is left"
     )]
     TailReplaced {
         /// The stream.

@@ -38,7 +38,7 @@ pub enum FollowError {
     Log(#[from] LogError),
     /// The stream is not the one that was followed so far, or has lost its tail.
     #[error(
-        "{0}; this gateway goes on with the configuration that it knew and takes no change: restore the stream, or stop the gateway, remove config/snapshot.json from its data directory and start it again to go on with what the stream holds"
+        "{0}; this gateway goes on with the configuration that it knew and takes no change: put the stream back as it was and start again, or stop the gateway, remove config/snapshot.json from its data directory and start it to go on with what the stream holds"
     )]
     Read(ReadError),
     /// What an installation needs could not be put there.

@@ -46,6 +46,9 @@ pub(super) async fn build_database(
     fresh: bool,
     told: &mut Told<'_, '_>,
 ) -> Result<PathBuf, ReplayError> {
+    if let Some(reason) = database::halt(dir) {
+        return Err(ReplayError::Halted { reason });
+    }
     let copy = dir.join(format!("replay-copy-v{APPLY_VERSION}.db"));
     let scratch = dir.join(format!("replay-statistics-v{APPLY_VERSION}.db"));
     if fresh {

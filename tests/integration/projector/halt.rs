@@ -3,7 +3,12 @@
 
 use async_nats::jetstream;
 use nexus_events::subject::Stream;
-use nexus_projector::{ProjectorError, status::Phase};
+use nexus_projector::{
+    ProjectorError,
+    checkpoint::APPLY_VERSION,
+    replay::{self, Progress, ReplayError, Scope},
+    status::Phase,
+};
 use nexus_tests::{Result, until};
 
 use super::{BOUND, Setup};
@@ -93,13 +98,46 @@ async fn a_lost_tail_is_no_less_lost_when_the_stream_has_grown_again() -> Result
     assert!(reason.contains(&applied.to_string()), "{reason}");
     let refused = setup.requests().await;
     assert!(refused.is_err(), "{refused:?}");
-    running.stop().await?;
 
-    // What is to be done about it stands in the reason.
+    // What is to be done about it stands in the reason, and needs no restart.
     std::fs::remove_dir_all(setup.dir())?;
-    let running = Running::start(&setup.dir(), &setup.log);
     running.applied(grown).await?;
     assert_eq!(setup.requests().await?, 9);
+    running.stop().await
+}
+
+#[tokio::test]
+async fn a_replay_helps_a_projector_that_has_halted() -> Result<()> {
+    let mut setup = Setup::new().await?;
+    let running = Running::start(&setup.dir(), &setup.log);
+    let copy = setup.broker.copy_store().await?;
+    setup.log.ready(BOUND).await?;
+    let last = setup.exchanges(3).await?;
+    running.applied(last).await?;
+    running.stop().await?;
+    // An earlier replay was interrupted; it had read what is lost now.
+    let interrupted = format!("replay-v{APPLY_VERSION}.db");
+    std::fs::copy(setup.dump().database()?, setup.dir().join(interrupted))?;
+    setup.broker.put_back(&copy).await?;
+    setup.log.ready(BOUND).await?;
+    let running = Running::start(&setup.dir(), &setup.log);
+    halted(&running).await?;
+
+    let (dir, mut tell) = (setup.dir(), |_: &Progress| {});
+    let statistics = (Scope::Statistics, false);
+    let refused = replay::replay(&setup.log, &dir, statistics, &mut tell).await;
+    assert!(
+        matches!(&refused, Err(ReplayError::Halted { reason }) if reason.contains("tail is lost")),
+        "{refused:?}"
+    );
+    let everything = (Scope::Everything, false);
+    let outcome = replay::replay(&setup.log, &dir, everything, &mut tell).await?;
+    assert!(outcome.is_current);
+    running.applied(0).await?;
+    assert_eq!(setup.requests().await?, 0);
+    let last = setup.exchanges(2).await?;
+    running.applied(last).await?;
+    assert_eq!(setup.requests().await?, 2);
     running.stop().await
 }
 
