@@ -86,7 +86,7 @@ pub(crate) async fn take(log: &Log, dir: &Path) -> Result<Option<(PathBuf, Write
     };
     let path = dir.join(&name);
     if database::current(dir).is_ok_and(|current| current.path == path) {
-        withdraw(dir)?;
+        withdraw(dir, &name)?;
         return Ok(None);
     }
     let taken = match Writer::open(&path).await {
@@ -96,7 +96,7 @@ pub(crate) async fn take(log: &Log, dir: &Path) -> Result<Option<(PathBuf, Write
     match taken {
         Ok(writer) => {
             database::point_to(dir, &name)?;
-            withdraw(dir)?;
+            withdraw(dir, &name)?;
             tracing::info!(as_of = %writer.as_of(), name, "a replayed read model is current from now on");
             Ok(Some((path, writer)))
         }
@@ -105,7 +105,7 @@ pub(crate) async fn take(log: &Log, dir: &Path) -> Result<Option<(PathBuf, Write
                 error = &error as &dyn std::error::Error,
                 "a replayed read model is of no use and left aside"
             );
-            withdraw(dir)?;
+            withdraw(dir, &name)?;
             Ok(None)
         }
         Err(error) => Err(error),
@@ -122,12 +122,38 @@ async fn catch_up(log: &Log, dir: &Path, mut writer: Writer) -> Result<Writer, B
     Ok(writer)
 }
 
-fn withdraw(dir: &Path) -> io::Result<()> {
+/// Withdraws that offer; one that another replay has made meanwhile stands.
+fn withdraw(dir: &Path, name: &str) -> io::Result<()> {
     let held = hold_names(dir)?;
-    let withdrawn = match std::fs::remove_file(dir.join(NEXT)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let withdrawn = match offered(dir) {
+        Some(other) if other != name => Ok(()),
+        _ => match std::fs::remove_file(dir.join(NEXT)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
     };
     drop(held);
     withdrawn
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_that_came_while_another_was_taken_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let offer = |number: u8| {
+            let built = dir.join(format!("built-{number}.db"));
+            std::fs::write(&built, [number]).unwrap();
+            offer(dir, &built).unwrap()
+        };
+        let taken = offer(1);
+        let newer = offer(2);
+        withdraw(dir, &taken).unwrap();
+        assert_eq!(offered(dir), Some(newer.clone()));
+        withdraw(dir, &newer).unwrap();
+        assert_eq!(offered(dir), None);
+    }
 }
