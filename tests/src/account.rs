@@ -266,7 +266,7 @@ pub async fn projected(hub: &Hub) -> Result<()> {
         let last = log.last_sequence(stream).await?;
         let what = format!("the read model has event {last} of {}", stream.name());
         let sql = format!(
-            "SELECT sequence FROM checkpoint WHERE stream = '{}' AND outbox = ''",
+            "SELECT coalesce(max(sequence), 0) FROM checkpoint WHERE stream = '{}' AND outbox = ''",
             stream.name()
         );
         until(&what, BOUND, async || {
