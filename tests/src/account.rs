@@ -280,12 +280,27 @@ pub async fn projected(hub: &Hub) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the read model tells of the backup that an archiver takes as soon as it can: it would
+/// come between two looks otherwise.
+async fn first_backup(hub: &Hub) -> Result<()> {
+    if hub.part("archiver").await?.is_null() {
+        return Ok(());
+    }
+    until("the first backup is told", BOUND, async || {
+        let told = "SELECT count(*) FROM audit_log WHERE kind = 'backup_taken'";
+        ensure!(hub.read_model().number(told).await? > 0, "it is not");
+        anyhow::Ok(())
+    })
+    .await
+}
+
 /// Waits until all is shipped, counted and projected, and returns the whole read model as text.
 ///
 /// # Errors
 ///
 /// When it does not get there, or finds what must not be.
 pub async fn settled_dump(hub: &Hub) -> Result<String> {
+    first_backup(hub).await?;
     shipped(hub).await?;
     projected(hub).await?;
     let read_model = hub.read_model();
