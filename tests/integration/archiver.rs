@@ -6,7 +6,7 @@ mod untold;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use nexus_archiver::{ArchiverSettings, ArchiverStatus, Backups, backup_now};
+use nexus_archiver::{ArchiverError, ArchiverSettings, ArchiverStatus, Backups, backup_now};
 use nexus_events::{
     clock::{ManualClock, SharedClock, UnixMillis},
     log::Log,
@@ -15,6 +15,7 @@ use nexus_events::{
 use nexus_projector::ReadModel;
 use nexus_tests::{Broker, Result, read_model, until};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -196,23 +197,34 @@ async fn a_read_model_that_is_not_built_yet_is_no_failure_to_back_it_up() -> Res
     setup.projector.stop().await
 }
 
-#[tokio::test]
+/// An archiver by that clock, with what it says and what stops it.
 #[expect(clippy::disallowed_methods, reason = "the test joins the task itself")]
+fn started(
+    setup: &Setup,
+    clock: &Arc<ManualClock>,
+) -> (
+    ArchiverStatus,
+    CancellationToken,
+    JoinHandle<Result<(), ArchiverError>>,
+) {
+    let (status, shutdown) = (ArchiverStatus::default(), CancellationToken::new());
+    let run = nexus_archiver::run(
+        setup.settings.clone(),
+        setup.log.clone(),
+        Arc::<ManualClock>::clone(clock),
+        shutdown.clone(),
+        status.clone(),
+    );
+    let task = tokio::spawn(run);
+    (status, shutdown, task)
+}
+
+#[tokio::test]
 async fn a_backup_is_taken_each_hour_and_when_asked_for() -> Result<()> {
     let mut setup = Setup::new().await?;
     setup.exchange(NOON, "remember this").await?;
     let clock = Arc::new(ManualClock::at(UnixMillis::from_millis(NOON)));
-    let start = || {
-        let (status, shutdown) = (ArchiverStatus::default(), CancellationToken::new());
-        let run = nexus_archiver::run(
-            setup.settings.clone(),
-            setup.log.clone(),
-            Arc::<ManualClock>::clone(&clock),
-            shutdown.clone(),
-            status.clone(),
-        );
-        (status, shutdown, tokio::spawn(run))
-    };
+    let start = || started(&setup, &clock);
     let backups = async |count: usize| {
         until("the backups are there", BOUND, async || {
             let list = setup.backups().list().map_err(|error| error.to_string())?;
@@ -260,7 +272,6 @@ async fn a_backup_is_taken_each_hour_and_when_asked_for() -> Result<()> {
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "the test joins the task itself")]
 async fn a_backup_from_the_future_does_not_end_the_hourly_ones() -> Result<()> {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
     let mut setup = Setup::new().await?;
@@ -268,15 +279,7 @@ async fn a_backup_from_the_future_does_not_end_the_hourly_ones() -> Result<()> {
     // Left by a clock that was a day ahead.
     let ahead = backup_now(&setup.settings, &setup.log, &clock(NOON + DAY_MS)).await?;
     let clock = Arc::new(ManualClock::at(UnixMillis::from_millis(NOON)));
-    let (status, shutdown) = (ArchiverStatus::default(), CancellationToken::new());
-    let run = nexus_archiver::run(
-        setup.settings.clone(),
-        setup.log.clone(),
-        Arc::<ManualClock>::clone(&clock),
-        shutdown.clone(),
-        status.clone(),
-    );
-    let task = tokio::spawn(run);
+    let (status, shutdown, task) = started(&setup, &clock);
     let latest = async |expected_ms: i64| {
         until("the latest backup is of this hour", BOUND, async || {
             let last = status.current().last_backup.map(|last| last.created_ms);
