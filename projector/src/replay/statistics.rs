@@ -61,7 +61,7 @@ pub(super) async fn build_database(
     };
     let before = first_sequences(log).await?;
     fill(log, &scratch, as_of, told).await?;
-    if first_sequences(log).await? != before {
+    if was_purged(before, first_sequences(log).await?) {
         return Err(ReplayError::Purged);
     }
     transplant(&copy, &scratch).await?;
@@ -134,6 +134,12 @@ async fn first_sequences(log: &Log) -> Result<AsOf, ReplayError> {
     Ok(first)
 }
 
+/// Whether events went from the front of a stream; one that was empty only got its first.
+fn was_purged(before: AsOf, after: AsOf) -> bool {
+    let mut streams = STREAMS.into_iter();
+    streams.any(|stream| before.of(stream) > 0 && after.of(stream) != before.of(stream))
+}
+
 /// Replaces the copy's statistics by the scratch's.
 async fn transplant(copy: &Path, scratch: &Path) -> Result<(), ReplayError> {
     let opened = database::open_writer(copy).await;
@@ -156,4 +162,26 @@ async fn transplant(copy: &Path, scratch: &Path) -> Result<(), ReplayError> {
     transaction.commit().await?;
     connection.close().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_events::subject::Stream;
+
+    use super::*;
+
+    #[test]
+    fn the_first_event_of_a_stream_is_no_purge() {
+        let firsts = |audit| {
+            let mut firsts = AsOf::default();
+            firsts.set(Stream::Exchanges, 3);
+            firsts.set(Stream::Audit, audit);
+            firsts
+        };
+        assert!(!was_purged(firsts(0), firsts(0)));
+        assert!(!was_purged(firsts(0), firsts(1)), "it got its first");
+        assert!(!was_purged(firsts(1), firsts(1)));
+        assert!(was_purged(firsts(1), firsts(5)));
+        assert!(was_purged(firsts(1), firsts(0)), "all are gone");
+    }
 }
